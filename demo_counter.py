@@ -1,0 +1,37 @@
+"""A counter and a slider that all tabs share. Open it in two: `streamlit run demo_counter.py`."""
+
+import streamlit as st
+
+from server_state import server_state, server_state_lock
+
+st.set_page_config(page_title="Shared counter", page_icon="🔢")
+st.title("Shared counter")
+
+server_state.setdefault("count", 0)
+server_state.setdefault("level", 50)
+
+
+def add(amount: int) -> None:
+    with server_state_lock["count"]:  # nobody else may change it between the read and the write
+        server_state["count"] += amount
+
+
+def reset() -> None:
+    server_state["count"] = 0
+
+
+def share_level() -> None:
+    server_state["level"] = st.session_state["level"]
+
+
+# Callbacks run before the script does, so that the numbers below are the new ones.
+st.metric("Count", server_state["count"])
+minus, plus, zero = st.columns(3)
+minus.button("Decrement", on_click=add, args=(-1,))
+plus.button("Increment", on_click=add, args=(1,), type="primary")
+zero.button("Reset", on_click=reset)
+
+# The slider shows what is shared, and shares only what its user sets: nothing is written in a run of its own.
+st.session_state["level"] = server_state["level"]
+st.slider("Level", 0, 100, key="level", on_change=share_level)
+st.caption(f"Everybody's level is {server_state['level']}.")

@@ -1,0 +1,206 @@
+"""Real Streamlit servers on loopback, and browser tabs without a browser, which speak Streamlit's own messages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+ROOT = Path(__file__).resolve().parent.parent
+DEADLINE = 30.0  # seconds that anything may take
+
+
+def wait_for(what: str, condition: Callable[[], Any], deadline: float = DEADLINE) -> Any:
+    """Wait until a condition holds, and give its value. AssertionError that names it after `deadline` seconds."""
+    until = time.monotonic() + deadline
+    while not (value := condition()):
+        if time.monotonic() > until:
+            raise AssertionError(f"waited {deadline:.0f} s in vain for: {what}")
+        time.sleep(0.01)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """`streamlit run` of an app in a folder of its own, with `server_state.py` copied beside it."""
+
+    def __init__(self, app: str, files: dict[str, str] | None = None, options: dict[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="server_state_e2e_"))
+        shutil.copy(ROOT / "server_state.py", self.folder)
+        for name, text in {"app.py": app, **(files or {})}.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self.port = free_port()
+        defaults = {
+            "server.address": "127.0.0.1",
+            "server.port": str(self.port),
+            "server.headless": "true",
+            "browser.gatherUsageStats": "false",
+        }
+        settings = [f"--{name}={value}" for name, value in {**defaults, **(options or {})}.items()]
+        self.log = open(self.folder / "server.log", "w+")  # noqa: SIM115 - closed in stop()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", "app.py", *settings],
+            cwd=self.folder,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        wait_for("the server's health", self.is_healthy)
+
+    def is_healthy(self) -> bool:
+        assert self.process.poll() is None, f"the server ended: {self.output()}"
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def output(self) -> str:
+        self.log.flush()
+        return (self.folder / "server.log").read_text()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def serving(app: str, files: dict[str, str] | None = None, **options: str) -> Iterator[Server]:
+    """A server for a `with` block; options are Streamlit's, with `__` for the dot."""
+    server = Server(app, files, {name.replace("__", "."): value for name, value in options.items()})
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Tab:
+    """One session: what it shows, how often its script and its fragments ran, and its widgets."""
+
+    def __init__(self, server: Server, query: str = "") -> None:
+        self.query = query
+        self.shown: dict[tuple[int, ...], str] = {}  # text by place on the page
+        self.widgets: dict[str, Any] = {}  # the element by its label or placeholder
+        self.fragments: dict[str, str] = {}  # the fragment that it stands in
+        self.values: dict[str, Any] = {}  # what this user set a widget to
+        self.session_id = self.page = ""
+        self.started = self.script_runs = self.fragment_runs = self.interrupted = 0
+        self.running = False
+        self.socket = connect(
+            f"ws://127.0.0.1:{server.port}/_stcore/stream", max_size=None, open_timeout=DEADLINE, ping_interval=None
+        )
+        self.lock = threading.Lock()
+        self.listener = threading.Thread(target=self.listen, daemon=True)
+        self.listener.start()
+        self.send()
+        wait_for("the first run", lambda: self.script_runs and not self.running)
+
+    def listen(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            for data in self.socket:
+                message = ForwardMsg()
+                message.ParseFromString(data)
+                self.hear(message)
+
+    def hear(self, message: ForwardMsg) -> None:
+        kind = message.WhichOneof("type")
+        if kind == "new_session":
+            self.session_id, self.page = message.new_session.initialize.session_id, message.new_session.page_script_hash
+            self.started += 1
+        elif kind == "session_status_changed":
+            self.running = message.session_status_changed.script_is_running
+        elif kind == "script_finished":
+            self.script_runs += message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY
+            self.fragment_runs += message.script_finished == ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY
+            self.interrupted += message.script_finished == ForwardMsg.FINISHED_EARLY_FOR_RERUN
+        elif kind == "delta" and message.delta.WhichOneof("type") == "new_element":
+            self.draw(tuple(message.metadata.delta_path), message.delta.new_element, message.delta.fragment_id)
+
+    def draw(self, place: tuple[int, ...], element: Any, fragment: str) -> None:
+        kind = element.WhichOneof("type")
+        inner = getattr(element, kind)
+        text = getattr(inner, "body", "") or getattr(inner, "message", "")
+        with self.lock:
+            self.shown[place] = text
+            name = getattr(inner, "label", "") or getattr(inner, "placeholder", "")
+            if hasattr(inner, "id") and name:
+                self.widgets[name], self.fragments[name] = inner, fragment
+
+    def text(self) -> str:
+        with self.lock:
+            return "\n".join(text for _, text in sorted(self.shown.items()))
+
+    def send(self, trigger: tuple[str, str, Any] | None = None) -> None:
+        message = BackMsg()
+        state = message.rerun_script
+        state.query_string = self.query
+        state.page_script_hash = self.page
+        for name, (field, value) in self.values.items():
+            self.set_widget(state, name, field, value)
+        if trigger is not None:
+            self.set_widget(state, *trigger)
+            state.fragment_id = self.fragments[trigger[0]]
+        self.socket.send(message.SerializeToString())
+
+    def set_widget(self, state: Any, name: str, field: str, value: Any) -> None:
+        widget = state.widget_states.widgets.add()
+        widget.id = self.widgets[name].id
+        if field in ("string_trigger_value", "chat_input_value"):
+            getattr(widget, field).data = value
+        elif field == "double_array_value":
+            widget.double_array_value.data.append(value)
+        else:
+            setattr(widget, field, value)
+
+    def click(self, label: str) -> None:
+        self.send((label, "trigger_value", True))
+
+    def say(self, placeholder: str, text: str) -> None:
+        is_old = "chat_input_value" not in WidgetState.DESCRIPTOR.fields_by_name
+        self.send((placeholder, "string_trigger_value" if is_old else "chat_input_value", text))
+
+    def put(self, label: str, field: str, value: Any) -> None:
+        self.values[label] = (field, value)
+        self.send()
+
+    def wait_for_text(self, text: str, deadline: float = DEADLINE) -> None:
+        try:
+            wait_for(f"{text!r} to be shown", lambda: text in self.text(), deadline)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; shown is {self.text()!r}") from None
+
+    def close(self) -> None:
+        self.socket.close()
+        self.listener.join(DEADLINE)

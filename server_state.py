@@ -1,0 +1,885 @@
+# SPDX-License-Identifier: MIT
+"""State shared by all browser sessions of one Streamlit server: copy this file beside your app.
+
+    import streamlit as st
+    from server_state import server_state, server_state_lock
+
+    with server_state_lock["count"]:
+        server_state.setdefault("count", 0)
+        if st.button("+1"):
+            server_state["count"] += 1
+    st.metric("Count", server_state["count"])
+
+`server_state` is one dictionary for the whole server. A session that shows a value is rerun when another one changes
+it, and only then: fragments alone where only fragments show it, and never in the middle of a run.
+`server_state_lock[key]` keeps others away from a key, and makes all that is changed in its `with` block one change.
+All of it may be used from any thread. Origin: the project "server_state", whose README tells more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import itertools
+import logging
+import pickle
+import sys
+import threading
+import time
+import types
+import weakref
+from collections import deque
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+__all__ = ["KeyLock", "RerunSuppressedError", "ServerState", "ServerStateLock", "__version__"]
+__all__ += ["force_rerun_bound_sessions", "no_rerun", "server_state", "server_state_lock"]
+__version__ = "1.0.0"
+
+LOOK_LIMIT = 64 * 2**20  # bytes of a value that are looked at; a larger one is compared by identity
+
+_log = logging.getLogger("server_state")
+_MISSING: Any = object()
+
+# The master lock guards what stands below it and what sessions have read, for microseconds: under it none of the app's
+# code runs (what is replaced is let go of after the release), nothing of Streamlit's, and no other lock is taken. It is
+# re-entrant because the garbage collector may run an app's `__del__`, which may come back here, at any moment.
+_master = threading.RLock()
+_values: dict[str, Any] = {}
+_looks: dict[str, _Look] = {}  # what each value was when it was last assigned or checked
+_versions: dict[str | None, int] = {}  # of what was published; None stands for the set of keys
+_links: dict[str | None, int] = {}  # how long the chain of reruns was that led there
+_published: set[str | None] = set()  # and not yet looked up who reads it
+_locks: dict[str, KeyLock] = {}
+_clock = itertools.count(1)
+
+
+class ServerState(MutableMapping[str, Any]):
+    """A dictionary, with attribute access, that all sessions of the server share.
+
+    Each single call is atomic, from any thread; for more than one use `server_state_lock`. Values are shared, not
+    copied. In a session, what reads a key, the script or the fragment being run, becomes a reader of it.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        return _found(_read(_name(key)), key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        _write({_name(key): value})
+
+    def __delitem__(self, key: str) -> None:
+        _found(_write({_name(key): _MISSING}), key)
+
+    def __getattr__(self, key: str) -> Any:
+        return _found(_MISSING if key.startswith("_") else _read(key), key, AttributeError)
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key.startswith("_") or hasattr(type(self), key):
+            raise AttributeError(f'server_state.{key} could not be read back: use server_state["{key}"] = ... instead.')
+        _write({key: value})
+
+    def __delattr__(self, key: str) -> None:
+        _found(_write({key: _MISSING}), key, AttributeError)
+
+    def __contains__(self, key: object) -> bool:
+        return _read(_name(key)) is not _MISSING
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_read_all(only_keys=True))
+
+    def __len__(self) -> int:
+        return len(_read_all(only_keys=True))
+
+    def __repr__(self) -> str:
+        return f"ServerState({_read_all()!r})"
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Give the value, or `default` if there is none."""
+        value = _read(_name(key))
+        return default if value is _MISSING else value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give a snapshot as a new dict; the values themselves are not copied."""
+        return _read_all()
+
+    def values(self) -> ValuesView[Any]:  # a Mapping's own views look each value up later, when its key may be gone
+        return _read_all().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        return _read_all().items()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:  # this and the next are not atomic in MutableMapping
+        """Give the value; if there is none, set it to `default` first."""
+        value = _read(_name(key))
+        if value is _MISSING:
+            value = _write({_name(key): default}, only_new=True)
+        return default if value is _MISSING else value
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove the key and give its value, or `default`; KeyError if there is neither."""
+        value = _write({_name(key): _MISSING})
+        return default[0] if default and value is _MISSING else _found(value, key)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the key that was added last and give it with its value; KeyError if there is none."""
+        while keys := list(_values):
+            if (value := _write({keys[-1]: _MISSING})) is not _MISSING:
+                return keys[-1], value
+        raise KeyError("server_state is empty: look at len(server_state) before popitem().")
+
+    def update(self, other: Any = (), /, **more: Any) -> None:
+        """Set several keys as one change."""
+        _write({_name(key): value for key, value in dict(other, **more).items()})
+
+    def clear(self) -> None:
+        """Remove all keys as one change."""
+        _write(None)
+
+
+def _found(value: Any, key: object, error: type[Exception] = KeyError) -> Any:
+    if value is _MISSING:
+        raise error(f'server_state has no key "{key}". Initialise it: server_state.setdefault("{key}", ...)')
+    return value
+
+
+def _name(key: object) -> str:
+    if isinstance(key, (str, int)):
+        return str(key)
+    raise TypeError(f"A key or lock of server_state is named by a str, not {type(key).__name__}: use str(...) first.")
+
+
+def _read(key: str, here: _Here | None = None) -> Any:
+    """Give a value, and note that it is read: by whom, and where to look for changes made in place."""
+    here = here or _here()
+    with _master:
+        value = _values.get(key, _MISSING)
+        if here is not None:
+            here.saw(key)
+            if issubclass(type(value), _CONTAINERS):
+                here.run.containers.add(key)
+                _unlooked.add(here.run)
+    if _transactions and (transaction := _transactions.get(threading.get_ident())) is not None:
+        transaction.keys.add(key)
+    if (suppressed := _suppressed.get())[0]:
+        suppressed[1].add(key)
+    return value
+
+
+def _read_all(only_keys: bool = False) -> dict[str, Any]:
+    here = _here()
+    with _master:
+        if here is not None:
+            here.saw(None)
+        for key in () if only_keys else _values:
+            _read(key, here)
+        return _values.copy()
+
+
+def _write(new: Mapping[str, Any] | None, only_new: bool = False) -> Any:
+    """Set keys, or remove those whose value is _MISSING (all for None), as one change; give what the last one held."""
+    looks = {key: _look(value) for key, value in (new or {}).items()}
+    replaced: list[Any] = [_MISSING]  # kept alive until the master lock is released
+    changed: list[str | None] = []
+    with _master:
+        for key, value in (dict.fromkeys(_values, _MISSING) if new is None else new).items():
+            old = _looks.get(key)
+            replaced += (old, _values.get(key, _MISSING))
+            if value is _MISSING and old is not None:
+                del _values[key], _looks[key]
+                changed += (key, None)
+            elif value is not _MISSING and not (only_new and old is not None):
+                _values[key], _looks[key] = value, looks[key]
+                changed += (key, None) if old is None else (key,) if old.whole != looks[key].whole else ()
+    if changed and not _suppressed.get()[0]:
+        _publish(changed, _own_run())
+    return replaced[-1]
+
+
+# --- What counts as a change ---
+
+_SCALARS = (type(None), bool, int, float, complex, str, bytes)
+_CONTAINERS = (list, dict, set, bytearray, deque, tuple)
+# Objects of these modules are data. Those of the rest of the standard library (threads, queues, files, sockets,
+# loggers) and functions are compared by identity; so is what has pickle methods of its own and comes from elsewhere.
+_DATA = set("abc array builtins collections contextlib dataclasses datetime decimal enum fractions ipaddress".split())
+_DATA |= set("numpy pandas pathlib polars pyarrow random re types typing uuid zoneinfo".split())
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
+
+
+class _Look(NamedTuple):
+    """What a value looks like; equal looks are equal values."""
+
+    whole: Any
+    plain: Any  # the same with objects of the app's own classes by identity
+    kept: Any = None  # what was compared by identity: as long as it is kept, its id is its own
+
+
+def _look(value: Any) -> _Look:
+    """Look at a value. Never an error: what cannot be looked at is compared by identity."""
+    if type(value) in _SCALARS:
+        token = (type(value), value if value == value else "nan")
+        return _Look(token, token)
+    for eye in (_Eye, _Eye, _Eye, _FlatEye, _FlatEye):
+        try:
+            whole = eye(value, own_classes=True)
+            plain = eye(value, own_classes=False) if "own" in whole.kinds.values() else whole
+            return _Look(whole.hash.digest(), plain.hash.digest(), (whole.kept, plain.kept))
+        except (RuntimeError, ValueError):
+            continue  # changed meanwhile by another thread, too deep, a cycle, a set: try again, and flat at last
+        except Exception:
+            break
+    return _Look(("is", id(value)), ("is", id(value)), value)
+
+
+class _Eye(pickle.Pickler):
+    """A pickler that looks at a value instead of keeping it, and stops at what is not data.
+
+    It has no memo ("fast"), so that equal values look equal however often the same object stands in them.
+    """
+
+    def __init__(self, value: Any, own_classes: bool) -> None:
+        super().__init__(self, 5, buffer_callback=lambda buffer: self.write(buffer.raw()))
+        self.fast = True
+        self.own_classes = own_classes  # whether to look into objects of the app's own classes
+        self.kinds: dict[type, str] = {}
+        self.kept: list[Any] = []
+        self.hash, self.room, self.set_opcodes = hashlib.sha256(), LOOK_LIMIT, False
+        self.see(value)
+
+    def see(self, value: Any) -> None:
+        self.dump(value)
+        if self.set_opcodes and _may_hold_set(value):
+            raise ValueError
+
+    def write(self, data: Any) -> None:
+        self.room -= len(data)
+        if self.room < 0:
+            raise OverflowError
+        self.set_opcodes |= type(data) is bytes and (b"\x8f" in data or b"\x91" in data)  # or other data
+        self.hash.update(b"%d " % len(data) if type(data) is memoryview else b"")
+        self.hash.update(data)
+
+    def reducer_override(self, obj: Any) -> Any:
+        cls = type(obj)
+        if obj is int:
+            return NotImplemented  # the callable in all that we make up
+        if issubclass(cls, type):
+            return int, ("class", obj.__module__, obj.__qualname__)  # by name: each run of a script makes its own anew
+        kind = self.kinds.get(cls) or self.kinds.setdefault(cls, _kind(cls))
+        if kind == "data" or (kind == "own" and self.own_classes):
+            with contextlib.suppress(Exception):
+                parts = obj.__reduce_ex__(5)
+                if isinstance(parts, tuple):
+                    return parts
+        self.kept.append(obj)
+        return int, ("is", id(obj))
+
+
+class _FlatEye(_Eye):
+    """The same for sets, cycles and any depth, but slower: one object at a time, those inside it by their number."""
+
+    def see(self, value: Any) -> None:
+        self.numbers, self.queue = {id(value): 0}, [value]
+        for self.top in self.queue:  # which grows meanwhile
+            if type(self.top) in (set, frozenset):
+                looks = [_look(item) for item in self.top]
+                self.kept += looks
+                self.top = (type(self.top).__name__, *sorted(repr(look.whole) for look in looks))
+            self.dump(self.top)
+        self.kept += self.queue  # what `__reduce_ex__` made would be gone, and its id another's
+
+    def persistent_id(self, obj: Any) -> Any:
+        if type(obj) in _SCALARS or obj is self.top:
+            return None
+        if id(obj) not in self.numbers:
+            self.numbers[id(obj)] = len(self.numbers)
+            self.queue.append(obj)
+        return self.numbers[id(obj)]
+
+
+def _may_hold_set(value: Any) -> bool:
+    """Whether there is a set in a value without cycles; quick for lists, tuples and dicts of scalars."""
+    level = [value]
+    while kinds := set(map(type, level)).difference(_SCALARS):
+        if not kinds <= {list, tuple, dict}:
+            return True
+        level = gc.get_referents(*(item for item in level if type(item) in kinds))
+    return False
+
+
+def _kind(cls: type) -> str:
+    """Whether objects of a class are "data" that pickle can take apart, the app's "own" such, or "opaque"."""
+    roots = [base.__module__.partition(".")[0] for base in cls.__mro__]
+    makers = [r for r, base in zip(roots, cls.__mro__) if "__reduce_ex__" in vars(base) or "__reduce__" in vars(base)]
+    if (
+        makers[0] not in _DATA
+        or issubclass(cls, _FUNCTIONS)
+        or any(r in sys.stdlib_module_names - _DATA for r in roots)
+    ):
+        return "opaque"
+    return "data" if roots[0] in _DATA else "own"
+
+
+def _check(keys: Iterable[str], whole: bool = True, locked: bool = False) -> list[str | None]:
+    """Compare values with what they were, take note of what they are, and give the keys of those that changed.
+
+    Unless `whole`, objects of the app's own classes are left out; unless `locked`, what others hold under a lock.
+    """
+    changed: list[str | None] = []
+    me = threading.get_ident()
+    for key in keys:
+        with _master:
+            value, old = _values.get(key), _looks.get(key)
+        if old is None or type(value) in _SCALARS:
+            continue
+        new = _look(value)
+        with _master:
+            if _looks.get(key) is not old:
+                continue  # assigned meanwhile
+            if not locked and any(thread != me and key in t.keys for thread, t in list(_transactions.items())):
+                continue  # its release will look
+            if new.whole != old.whole if whole else new.plain != old.plain:
+                _looks[key] = new
+                changed.append(key)
+    return changed
+
+
+# --- The locks ---
+
+
+class _Transaction:
+    """What a thread touches while it holds locks."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.keys: set[str] = set()  # named by a lock, or read: perhaps changed in place
+        self.changed: list[str | None] = []  # assigned or removed
+
+
+# By thread: each is made, used and removed by its own thread alone, the others only look, so it needs no lock.
+_transactions: dict[int, _Transaction] = {}
+
+
+class KeyLock:
+    """A re-entrant lock from `server_state_lock`. Its holder's changes are told to others when it releases its last.
+
+    Use it in a `with` block, or call `acquire` and `release` from the same thread.
+    """
+
+    def __init__(self, names: tuple[str, ...], locks: list[Any]) -> None:
+        self._names, self._rlocks = names, locks
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock; wait as long as it takes, or at most `timeout` seconds. Tell whether we have it now."""
+        until = time.monotonic() + timeout
+        for count, lock in enumerate(self._rlocks):
+            if not lock.acquire(blocking, max(0.0, until - time.monotonic()) if timeout > 0 else timeout):
+                for taken in self._rlocks[:count]:
+                    taken.release()
+                return False
+        transaction = _transactions.setdefault(threading.get_ident(), _Transaction())
+        transaction.depth += 1
+        transaction.keys.update(self._names)
+        return True
+
+    __enter__ = acquire
+
+    def release(self) -> None:
+        """Release the lock, and if it was the thread's last, tell others what changed. RuntimeError if not held."""
+        if not all(lock._is_owned() for lock in self._rlocks):
+            raise RuntimeError(f"The lock of {self._names} is not held by this thread: acquire() it before release().")
+        transaction = _transactions[threading.get_ident()]
+        transaction.depth -= 1
+        try:
+            if not transaction.depth:
+                changed = _check(transaction.keys, locked=True)
+                transaction.changed += () if _suppressed.get()[0] else changed
+        finally:
+            if not transaction.depth:
+                del _transactions[threading.get_ident()]
+            for lock in reversed(self._rlocks):
+                lock.release()
+        if transaction.changed and not transaction.depth:
+            _publish(transaction.changed, _own_run())
+
+
+class ServerStateLock:
+    """The locks: `server_state_lock["key"]`, `server_state_lock.key`, or several, `server_state_lock["a", "b"]`.
+
+    The same name always gives the same lock, whether or not there is such a key. Several are taken in one fixed order.
+    """
+
+    def __getitem__(self, name: str | tuple[str, ...]) -> KeyLock:
+        if not isinstance(name, tuple):
+            name = _name(name)
+            with _master:
+                return _locks.get(name) or _locks.setdefault(name, KeyLock((name,), [threading.RLock()]))
+        names = sorted(set(map(_name, name)))
+        if not names:
+            raise TypeError('server_state_lock[()] names no lock: write server_state_lock["a", "b"].')
+        return self[names[0]] if len(names) == 1 else KeyLock(tuple(names), [r for n in names for r in self[n]._rlocks])
+
+    def __getattr__(self, name: str) -> KeyLock:
+        if name.startswith("_"):
+            raise AttributeError(f'server_state_lock.{name} is no lock: write server_state_lock["{name}"].')
+        return self[name]
+
+
+# --- Who reads what ---
+
+
+class _Run:
+    """One run of a session's script, or of fragments in it."""
+
+    def __init__(self, session: _Session, link: int) -> None:
+        self.session, self.link = session, link  # its place in a chain of reruns; 0 where a user began it
+        self.containers: set[str] = set()  # read, and perhaps changed in place without a lock
+
+
+class _Reader:
+    """A session's script, or one fragment of it, and the version of each key when its latest run first read it."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.seen: dict[str | None, int] = {}
+
+
+class _Session:
+    """What one browser session shows. Its readers are guarded by the master lock."""
+
+    def __init__(self, app: Any) -> None:
+        self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
+        self.readers: dict[str | None, _Reader] = {}  # by fragment id; None is the script itself
+        self.watch: _Watch | None = None
+        self.client_state: Any = None  # as the last run that we know of left it
+        self.starting: int | None = None  # the link of the run that we are starting
+        self.wait_until: float | None = None  # seconds of time.monotonic()
+
+    def stale(self) -> dict[str | None, dict[str | None, int]]:
+        """Which readers show something old, and what: keys, each with the link that its rerun would be."""
+        found: dict[str | None, dict[str | None, int]] = {}
+        with _master:
+            for fragment, reader in self.readers.items():
+                for key, seen in reader.seen.items():
+                    if seen != _versions.get(key, 0):
+                        found.setdefault(fragment, {})[key] = _links.get(key, 0)
+        return found
+
+    def forget(self, fragments: Iterable[str | None] = ()) -> None:
+        """Forget what these fragments, or else all of the script, have read."""
+        with _master:
+            for fragment in list(fragments) or list(self.readers):
+                self.readers.pop(fragment, None)
+
+
+class _Here(NamedTuple):
+    """Where a thread is."""
+
+    run: _Run
+    fragment: str | None
+    shows: bool  # what is read is shown: not so in a widget's callback, or when the run has been superseded
+    own: bool  # it is the run's own thread, not a helper
+
+    def saw(self, key: str | None) -> None:
+        if self.shows:
+            reader = self.run.session.readers.get(self.fragment)
+            if reader is None or reader.run is not self.run:
+                reader = self.run.session.readers[self.fragment] = _Reader(self.run)
+            version = _versions.get(key, 0)
+            if reader.seen.setdefault(key, version) != version:
+                reader.seen[key] = -1  # no version is: it shows an old one, even if the key is removed again
+
+
+# The callback of a WeakKeyDictionary takes no lock, and puts the removal off while the dictionary is iterated: the
+# garbage collector may call it at any moment, within our own critical section too.
+_sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary()
+
+
+# --- How a change travels to the readers ---
+
+
+class RerunSuppressedError(RuntimeError):
+    """A rerun was forced inside `with no_rerun:`."""
+
+
+# How deep in `no_rerun` we are, and what was read there: perhaps changed in place.
+_suppressed: ContextVar[tuple[int, set[str]]] = ContextVar("server_state.no_rerun", default=(0, set()))
+
+
+class _NoRerun:
+    """`with no_rerun:` changes state without telling anybody. Nestable; for the current thread or task only."""
+
+    def __enter__(self) -> None:
+        depth, keys = _suppressed.get()
+        _suppressed.set((depth + 1, keys if depth else set()))
+
+    def __exit__(self, *error: object) -> None:
+        depth, keys = _suppressed.get()
+        _suppressed.set((depth - 1, keys))
+        if depth == 1:
+            _check(keys)
+
+
+def force_rerun_bound_sessions(key: str) -> None:
+    """Rerun all readers of a key but the run that calls this, although nothing was seen to change.
+
+    RerunSuppressedError inside `no_rerun`; KeyError for a key that nobody has set, read or locked.
+    """
+    key, run = _name(key), _own_run()
+    if _suppressed.get()[0]:
+        raise RerunSuppressedError(f'A rerun for "{key}" is forced inside no_rerun: move the call out of that block.')
+    with _master:
+        readers = [r for s in list(_sessions.values()) for r in s.readers.values() if key in r.seen]
+        if not readers and key not in _values and key not in _locks:
+            raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: check the name, or set it first.')
+        for reader in readers:
+            reader.seen[key] = reader.seen[key] if reader.run is run else -1  # which no version is
+        _link(key, run)
+        _published.add(key)
+    _wake()
+
+
+def _link(key: str | None, run: _Run | None) -> None:
+    _links.pop(key, None)
+    if run is not None:
+        _links[key] = run.link + 1
+
+
+def _publish(keys: list[str | None], run: _Run | None, but_run: bool = True) -> None:
+    """Give keys new versions: who has read older ones is rerun, but not the run that makes the change."""
+    if not keys:
+        return
+    transaction = _transactions.get(threading.get_ident())
+    if transaction is not None:
+        transaction.changed += keys  # until the release
+        return
+    with _master:
+        readers = [reader for reader in run.session.readers.values() if reader.run is run] if run and but_run else []
+        for key in dict.fromkeys(keys):
+            before, version = _versions.pop(key, 0), 0  # 0 is the version of a key that is not there
+            _link(key, run)
+            if key is None or key in _values:
+                version = _versions[key] = next(_clock)
+            for reader in readers:
+                if reader.seen.get(key) == before:  # else it has missed an earlier change, too
+                    reader.seen[key] = version
+            _published.add(key)
+    _wake()
+
+
+def _wake() -> None:
+    if _reruns is not None:
+        _reruns.wake()
+
+
+_looking = threading.Lock()  # one look at a time
+_unlooked: weakref.WeakSet[_Run] = weakref.WeakSet()  # runs that may have changed containers in place
+
+
+def _look_after(run: _Run) -> None:
+    """Find what a run changed in place without a lock. In a thread of its own: no page, loop or click waits for it."""
+    with _looking:
+        changed = _check(run.containers, whole=False)
+        with _master:
+            _unlooked.discard(run)
+            doubtful = {key for other in _unlooked for key in other.containers}  # it may have been another run
+    _publish([key for key in changed if key not in doubtful], run)
+    _publish([key for key in changed if key in doubtful], run, but_run=False)
+
+
+_FEW, _PATIENCE = 4, 0.02  # so many runs may be drawing, for so many seconds, before the next one is started
+_CHAIN = 20  # links of a chain of reruns that come at full speed
+_CHAIN_WARNING = """Reruns that were started by a change of server_state["%s"] keep changing it, so they are now
+delayed, up to a second each. Change it only when a user did something, or inside `with no_rerun:`."""
+_warned: set[str | None] = set()
+
+
+class _Reruns:
+    """Starts the reruns, a few at a time, on Streamlit's event loop: all but `post` and `wake` is called there."""
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self.ready: dict[_Session, None] = {}  # to be looked at, first come, first served
+        self.parked: dict[_Session, None] = {}  # to be looked at later: running, disconnected or slowed down
+        self.drawing: dict[_Watch, float] = {}  # runs that we started, and when, until they have drawn
+        self.held: dict[_Watch, threading.Event] = {}  # those that have, and wait to clean up, ...
+        self.cleaning: tuple[_Watch | None, float] = None, 0.0  # ... one at a time
+        self.woken, self.timer, self.latest = False, None, time.monotonic()
+
+    def post(self, callback: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the server has stopped
+            self.loop.call_soon_threadsafe(callback, *args)
+
+    def wake(self) -> None:
+        if not self.woken:
+            self.woken = True
+            self.post(self.turn)
+
+    def turn(self, unpark: bool = False) -> None:
+        """Start the next run, or let the next one clean up; then see when to come back."""
+        self.woken, self.latest = False, time.monotonic()
+        with _master:
+            keys, sessions = set(_published), list(_sessions.values()) if _published else []
+            _published.clear()
+        for session in sessions:
+            with _master:
+                if any(not keys.isdisjoint(reader.seen) for reader in session.readers.values()):
+                    self.ready[session] = None
+        if unpark:
+            self.ready.update(self.parked)
+            self.parked.clear()
+        delays = [self.start_next(self.latest), self.clean_next(self.latest), 0.2 if self.parked else 0]
+        if self.timer is not None:
+            self.timer.cancel()
+        delay = min(filter(None, delays), default=None)
+        self.timer = None if delay is None else self.loop.call_later(delay, self.turn, True)
+
+    def start_next(self, now: float) -> float:
+        """Start one run: the loop needs its own turn to send what others draw before there is another. Seconds to wait."""
+        while self.ready:
+            if sum(now - since < _PATIENCE for since in self.drawing.values()) >= _FEW:
+                return _PATIENCE
+            session = next(iter(self.ready))
+            del self.ready[session]
+            try:
+                watch = self.start(session, now)
+            except Exception as error:
+                _without_reruns(error)
+                continue
+            if watch is not None:
+                self.drawing[watch] = now
+                return 0.002
+        return 0
+
+    def start(self, session: _Session, now: float) -> _Watch | None:
+        """Rerun a session if it shows something old and nothing is in the way."""
+        app, stale = session.app(), session.stale()
+        if app is None or not stale:
+            session.wait_until = None
+        elif not _is_free(app, session) or now < self.slow_down(session, stale, now):
+            self.parked[session] = None
+        elif _has_left_page(app, session):
+            session.forget()
+        else:
+            fragment = None if None in stale else next(iter(stale))
+            session.wait_until, session.starting = None, max(stale[fragment].values())
+            runner = _request_rerun(app, fragment)
+            watch = _watch(session, runner) if runner else None
+            session.starting = None
+            if watch is not None:
+                watch.begin([fragment] if fragment else [], first=True)
+                return watch
+            session.forget([fragment])  # it is no more
+            self.ready[session] = None
+        return None
+
+    def slow_down(self, session: _Session, stale: Mapping[Any, Mapping[str | None, int]], now: float) -> float:
+        """When the next rerun of a chain may start, in seconds of time.monotonic()."""
+        links = {key: link for keys in stale.values() for key, link in keys.items() if link > _CHAIN}
+        for key in links.keys() - _warned:
+            _warned.add(key)
+            _log.warning(_CHAIN_WARNING, key)
+        if session.wait_until is None:
+            session.wait_until = now + min(1.0, 0.05 * (max(links.values(), default=_CHAIN) - _CHAIN))
+        return session.wait_until
+
+    def clean_next(self, now: float) -> float:
+        """Let a held run clean up: at once if it is wanted again, others in turn when all have drawn. Seconds to wait."""
+        for watch in [watch for watch in self.held if _is_wanted(watch)]:
+            self.held.pop(watch).set()
+        drawing = self.ready or any(now - since < 10 * _PATIENCE for since in self.drawing.values())
+        if self.held and not drawing and now - self.cleaning[1] > (1 if self.cleaning[0] else 0.003):
+            self.cleaning = next(iter(self.held)), now
+            self.held.pop(self.cleaning[0]).set()
+        return 0.01 if self.held else 0
+
+    def drawn(self, watch: _Watch, turn: threading.Event | None) -> None:
+        self.drawing.pop(watch, None)
+        if turn is not None:
+            self.held[watch] = turn
+        self.turn()
+
+    def over(self, watch: _Watch) -> None:
+        self.drawing.pop(watch, None)
+        self.parked.pop(watch.session, None)
+        self.ready[watch.session] = None
+        if self.cleaning[0] is watch:
+            self.cleaning = None, time.monotonic()
+        self.turn()
+
+
+_reruns: _Reruns | None = None
+
+
+# --- Streamlit: every reach into it ---
+
+
+class _Watch:
+    """What we know of a script runner, which makes one or more runs in a thread of its own."""
+
+    def __init__(self, session: _Session, runner: Any, reruns: _Reruns) -> None:
+        self.session, self.runner, self.reruns = session, weakref.ref(runner), reruns
+        self.link = session.starting  # None where it is not we who started it
+        self.run: _Run | None = None
+
+    def begin(self, fragments: Iterable[str], first: bool = False) -> _Run:
+        """Note that a run begins, of these fragments or of all; with `first`, unless that has been noted already."""
+        with _master:
+            if self.run is None or not first:
+                if self.session.watch is self:  # else it has been superseded, and is still executing
+                    self.session.forget(fragments)
+                self.run = _Run(self.session, self.link or 0)
+            return self.run
+
+    def on_event(self, sender: Any, event: Any, **details: Any) -> None:
+        """Hear of the runner's progress, in its own thread."""
+        try:
+            if event.name == "SCRIPT_STARTED":
+                self.begin(details.get("fragment_ids_this_run") or ())
+            elif event.name == "SHUTDOWN":  # the session's own callback on the loop comes just before ours, or after
+                if self.session.watch is self:
+                    self.session.watch, self.session.client_state = None, details.get("client_state")
+                self.reruns.post(self.reruns.over, self)
+            elif "STOPPED" in event.name:
+                self.pause(event.name.endswith("SUCCESS"))
+        except Exception as error:
+            _without_reruns(error)
+
+    def pause(self, last: bool) -> None:
+        """A run is over. What is left is that Streamlit cleans up, or begins another run."""
+        if self.run is not None and self.run.containers:
+            threading.Thread(target=_look_after, args=(self.run,), name="server_state look", daemon=True).start()
+        if self.link is not None:
+            option: Any = sys.modules["streamlit.config"].get_option  # type: ignore[attr-defined]
+            hold = last and option("runner.postScriptGC") and option("runner.fastReruns")  # no click waits with it
+            turn = threading.Event() if hold else None
+            self.reruns.post(self.reruns.drawn, self, turn)
+            while turn is not None and not turn.wait(1) and time.monotonic() - self.reruns.latest < 1:
+                pass
+
+
+def _here() -> _Here | None:
+    """In which run this thread is, and where; None outside a session. Never imports Streamlit, nor raises."""
+    scripts: Any = sys.modules.get("streamlit.runtime.scriptrunner")
+    try:
+        ctx = None if scripts is None or _off else scripts.get_script_run_ctx(suppress_warning=True)
+        if ctx is None:
+            return None
+        watch: _Watch | None = ctx.__dict__.get("_server_state")
+        if watch is None:
+            runtime = _runtime()
+            info = runtime._session_mgr.get_session_info(ctx.session_id) if runtime else None
+            runner = info.session._scriptrunner if info else None
+            if runner is None or runner._requests is not ctx.script_requests:
+                return None  # superseded
+            watch = ctx._server_state = _watch(_session(info.session), runner)
+        run = watch.run or watch.begin(ctx.fragment_ids_this_run or (), first=True)
+        app, thread = watch.session.app(), _thread_state()
+        runner = watch.runner()
+        shows = ctx._has_script_started and runner is not None and app is not None and app._scriptrunner is runner
+        own = runner is not None and runner._script_thread is threading.current_thread()
+        # Older releases keep the id of the fragment being run in the context, newer ones in the thread's state.
+        fragment = ctx.current_fragment_id if hasattr(ctx, "current_fragment_id") else thread and thread.fragment_id
+        return _Here(run, fragment, shows, own or getattr(thread, "is_parallel_worker", False))
+    except Exception as error:
+        _without_reruns(error)
+        return None
+
+
+def _own_run() -> _Run | None:
+    here = _here()
+    return here.run if here is not None and here.own else None
+
+
+def _thread_state() -> Any:
+    module: Any = sys.modules.get("streamlit.runtime.scriptrunner_utils.script_run_context")
+    with contextlib.suppress(RuntimeError):  # not set in this thread
+        return module.ThreadState.get() if hasattr(module, "ThreadState") else None
+
+
+def _runtime() -> Any:
+    """The server; None in plain Python, and under `AppTest`, which puts a mock in its place."""
+    cls: Any = sys.modules["streamlit.runtime"].Runtime  # type: ignore[attr-defined]
+    return cls.instance() if cls.exists() and issubclass(type(cls.instance()), cls) else None
+
+
+def _session(app: Any) -> _Session:
+    global _reruns
+    with _master:
+        if app not in _sessions:
+            _sessions[app] = _Session(app)
+        if _reruns is None or _reruns.loop is not app._event_loop:
+            _reruns = _Reruns(app._event_loop)
+        return _sessions[app]
+
+
+def _watch(session: _Session, runner: Any) -> _Watch:
+    """Hear of a runner's progress from now on."""
+    with _master:
+        if session.watch is not None and session.watch.runner() is runner:
+            return session.watch
+        assert _reruns is not None
+        watch = session.watch = _Watch(session, runner, _reruns)
+    runner.on_event.connect(watch.on_event, weak=False)
+    return watch
+
+
+def _is_free(app: Any, session: _Session) -> bool:
+    """Whether a session's tab is connected, and no run under way that a rerun would interrupt; else we hear its end."""
+    if app._scriptrunner is not None:
+        _watch(session, app._scriptrunner)
+        return False
+    runtime = _runtime()
+    return runtime is not None and bool(runtime.is_active_session(app.id))
+
+
+def _has_left_page(app: Any, session: _Session) -> bool:
+    """Whether a run that never used `server_state`, so that we know nothing of it, went to another page."""
+    was, now = session.client_state, app._client_state
+    return was is not None and was is not now and bool(was.page_script_hash != now.page_script_hash)
+
+
+def _request_rerun(app: Any, fragment: str | None) -> Any:
+    """Rerun a session's page, or a fragment in it, and give the runner. Only while no run is under way."""
+    state = app._client_state
+    if fragment is not None:
+        if not app._fragment_storage.contains(fragment):
+            return None
+        state = type(state)()
+        state.CopyFrom(app._client_state)
+        state.fragment_id = fragment
+    app.request_rerun(state)
+    return app._scriptrunner
+
+
+def _is_wanted(watch: _Watch) -> bool:
+    """Whether somebody asked something of a held runner, or started another in its place."""
+    app, runner = watch.session.app(), watch.runner()
+    return app is None or app._scriptrunner is not runner or runner._requests._state.name != "CONTINUE"
+
+
+_off = False
+
+
+def _without_reruns(error: Exception) -> None:
+    """Something of Streamlit's is not as we know it: stay a dictionary with locks."""
+    global _off
+    if not isinstance(error, (AttributeError, ImportError, KeyError, TypeError)):
+        _log.error("server_state could not rerun a session.", exc_info=error)
+    elif not _off:
+        _off = True
+        _log.warning("server_state reruns no other sessions: this release of Streamlit lacks something (%s).", error)
+
+
+server_state, server_state_lock, no_rerun = ServerState(), ServerStateLock(), _NoRerun()
+
+# Streamlit removes all local modules when any local file is saved, and an app may import this one under two names. The
+# first copy's names live on in a module without a file; every later copy only gives them out.
+_first = types.ModuleType("_server_state_1")
+vars(_first).update({name: globals()[name] for name in __all__})
+globals().update({name: vars(sys.modules.setdefault(_first.__name__, _first))[name] for name in __all__})

@@ -1,0 +1,1571 @@
+"""Tests of server_state on a fake of Streamlit's runtime: `python -m unittest`, no installed package needed."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import contextvars
+import dataclasses
+import enum
+import gc
+import heapq
+import importlib.util
+import itertools
+import multiprocessing
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+import types
+import unittest
+import weakref
+from pathlib import Path
+from unittest import mock
+
+FILE = Path(__file__).resolve().parent / "server_state.py"
+CODE = compile(FILE.read_text(), str(FILE), "exec")
+
+
+def load(name="server_state", shared=False):
+    """A copy of the module: a new server's, or with `shared` one more copy within the same server."""
+    if not shared:
+        sys.modules.pop("_server_state_1", None)
+    module = types.ModuleType(name)
+    module.__file__ = str(FILE)
+    exec(CODE, vars(module))
+    return module
+
+
+# --- A model of Streamlit: sessions, runs, fragments, fast reruns and the event loop ---
+# Nothing runs by itself. A script is a generator that yields wherever another thread may come in between (and where
+# Streamlit may interrupt it); `World.step_*` advance one runner, the loop or a helper thread by a single step.
+
+
+class StopScript(BaseException):
+    """What Streamlit raises in a script to end it."""
+
+
+class RerunScript(BaseException):
+    """What `st.rerun()` raises."""
+
+
+class Name:
+    """Stands for a member of one of Streamlit's enums."""
+
+    def __init__(self, name):
+        self.name = name
+
+
+class ClientState:
+    def __init__(self):
+        self.query_string = self.page_script_hash = self.fragment_id = ""
+
+    def CopyFrom(self, other):
+        vars(self).update(vars(other))
+
+
+class Loop:
+    """An event loop on the world's clock."""
+
+    def __init__(self, world):
+        self.world, self.soon, self.timers, self.count = world, collections.deque(), [], itertools.count()
+
+    def call_soon_threadsafe(self, callback, *args):
+        self.soon.append((callback, args))
+
+    def call_later(self, delay, callback, *args):
+        handle = types.SimpleNamespace(cancelled=False)
+        handle.cancel = lambda: setattr(handle, "cancelled", True)
+        heapq.heappush(self.timers, (self.world.now + delay, next(self.count), handle, callback, args))
+        return handle
+
+
+class Context:
+    def __init__(self, runner):
+        self.session_id, self.script_requests = runner.session.id, runner._requests
+        self._has_script_started, self.fragment_ids_this_run, self.current_fragment_id = False, [], None
+
+    __hash__ = None  # like the dataclass that it stands for
+
+
+class Signal:
+    def __init__(self):
+        self.receivers = []
+
+    def connect(self, receiver, weak=True):
+        self.receivers.append(receiver)
+
+    def send(self, sender, **details):
+        for receiver in list(self.receivers):
+            receiver(sender, **details)
+
+
+class Runner:
+    """Makes a session's runs, one after the other, as a script thread does."""
+
+    def __init__(self, session, requests):
+        self.session, self.world = session, session.world
+        self._requests = types.SimpleNamespace(_state=Name("CONTINUE"), queue=[requests])
+        self._script_thread = self
+        self.on_event = Signal()
+        self.ctx = Context(self)
+        self.context = contextvars.copy_context()
+        self.steps = self.main()
+        self.world.runners.append(self)
+
+    def send(self, name, **details):
+        self.on_event.send(self, event=Name(name), **details)
+
+    def main(self):
+        queue = self._requests.queue
+        while queue and self._requests._state.name != "STOP":
+            state, action = queue.pop(0)
+            while self.run_once(state):
+                ended = yield from self.one_run(state, action)
+                self.send(ended)
+                yield
+                if ended != "SCRIPT_STOPPED_FOR_RERUN":
+                    break
+                action = None
+        client_state = ClientState()
+        client_state.page_script_hash = self.session.page
+        self.send("SHUTDOWN", client_state=client_state)
+        self.world.loop.call_soon_threadsafe(self.session.over, self, client_state)
+
+    def run_once(self, state):
+        self.session.page = state.page_script_hash or self.session.page
+        return True
+
+    def one_run(self, state, action):
+        session, ctx = self.session, self.ctx
+        fragments = [state.fragment_id] if state.fragment_id else []
+        ctx._has_script_started, ctx.fragment_ids_this_run, ctx.current_fragment_id = False, fragments, None
+        session.runs.append(tuple(fragments))
+        self.send("SCRIPT_STARTED", fragment_ids_this_run=fragments)
+        yield
+        body = self.body(fragments, action)
+        try:
+            while True:
+                next(body)
+                yield
+                if self._requests._state.name == "STOP":
+                    session.interrupted += 1
+                    body.throw(StopScript())
+                elif self._requests.queue and not self._requests.queue[0][0].fragment_id:
+                    session.interrupted += 1
+                    body.throw(RerunScript())
+        except StopIteration:
+            return "FRAGMENT_STOPPED_WITH_SUCCESS" if fragments else "SCRIPT_STOPPED_WITH_SUCCESS"
+        except StopScript:
+            return "SCRIPT_STOPPED_WITH_SUCCESS"
+        except RerunScript:
+            return "SCRIPT_STOPPED_WITH_SUCCESS" if self._requests.queue else "SCRIPT_STOPPED_FOR_RERUN"
+
+    def body(self, fragments, action):
+        session = self.session
+        # What is not drawn again is removed from the page when the run ends.
+        session.shown = {
+            place: text for place, text in session.shown.items() if fragments and place[0] not in fragments
+        }
+        if action is not None:
+            yield from action(session)  # a widget's callback
+        self.ctx._has_script_started = True
+        if not fragments:
+            session.fragments = {}
+            yield from session.world.script(session)
+        for fragment in fragments:
+            if fragment in session.fragments:  # else Streamlit skips it
+                yield from session.fragment(fragment, session.fragments[fragment])
+
+
+class Session:
+    """Streamlit's AppSession, and the tab in front of it."""
+
+    count = itertools.count()
+
+    def __init__(self, world, page="main"):
+        self.world, self.id, self.page = world, f"session {next(self.count)}", page
+        self._event_loop = world.loop
+        self._scriptrunner = None
+        self._client_state = ClientState()
+        self._client_state.page_script_hash = page
+        self._fragment_storage = types.SimpleNamespace(contains=lambda fragment: fragment in self.fragments)
+        self.fragments, self.shown, self.runs, self.interrupted, self.connected = {}, {}, [], 0, True
+        world.sessions[self.id] = self
+
+    def request_rerun(self, state, action=None):
+        if not state.fragment_id or state.fragment_id in self.fragments:
+            if self.world.by_loop:
+                self.world.before_rerun(self, state.fragment_id or None)
+            runner = self._scriptrunner
+            if runner is not None and self.world.fast_reruns and not state.fragment_id:
+                runner._requests._state = Name("STOP")
+            elif runner is not None and runner._requests._state.name != "STOP" and runner in self.world.runners:
+                runner._requests.queue.append((state, action))
+                return
+            self._scriptrunner = Runner(self, (state, action))
+
+    def click(self, action=None, fragment=None, page=None):
+        """The user does something: `action(session)` is the callback."""
+        state = ClientState()
+        state.page_script_hash, state.fragment_id = page or self.page, fragment or ""
+        self.request_rerun(state, action)
+
+    def over(self, runner, client_state):
+        if self._scriptrunner is runner:
+            self._scriptrunner, self._client_state = None, client_state
+
+    def fragment(self, name, function):
+        """What calling a function that is an `st.fragment` does."""
+        ctx, self.fragments[name] = self.world.current.ctx, function
+        before, ctx.current_fragment_id = ctx.current_fragment_id, name
+        try:
+            yield from function(self)
+        finally:
+            ctx.current_fragment_id = before
+
+    def show(self, key, text=None):
+        """Read a key and draw what it holds."""
+        fragment = self.world.current.ctx.current_fragment_id
+        self.shown[fragment, key] = repr(self.world.module.server_state.get(key)) if text is None else text
+
+
+class Lock:
+    """A re-entrant lock between the world's threads, which cannot wait: a script tries again at its next step."""
+
+    def __init__(self, world):
+        self.world, self.owner, self.depth = world, None, 0
+
+    def acquire(self, blocking=True, timeout=-1):
+        me = self.world.get_ident()
+        if self.owner not in (None, me):
+            assert not blocking, "would wait for ever: use acquire(blocking=False) and yield"
+            return False
+        self.owner, self.depth = me, self.depth + 1
+        return True
+
+    def release(self):
+        self.depth -= 1
+        self.owner = self.owner if self.depth else None
+
+    def _is_owned(self):
+        return self.owner == self.world.get_ident()
+
+
+class World:
+    """A server whose single steps are taken one at a time, in the order that a test wants."""
+
+    def __init__(self, script=None, fast_reruns=True):
+        self.module = load()
+        self.now, self.current, self.by_loop, self.fast_reruns = 100.0, None, False, fast_reruns
+        self.loop, self.runners, self.threads, self.sessions = Loop(self), [], [], {}
+        self.script = script
+        self.wrong = []  # what must not happen and did
+        self.ours = []  # every rerun that the module asked for: (session, fragment)
+        self.module.time = types.SimpleNamespace(monotonic=lambda: self.now)
+        self.module.threading = types.SimpleNamespace(
+            get_ident=self.get_ident,
+            current_thread=lambda: self.current,
+            RLock=lambda: Lock(self),
+            Thread=lambda target, args, **more: types.SimpleNamespace(
+                start=lambda: self.threads.append((target, args))
+            ),
+            Event=threading.Event,
+        )
+        world = self
+
+        class Runtime:
+            exists = staticmethod(lambda: True)
+            _session_mgr = types.SimpleNamespace(
+                get_session_info=lambda name: (
+                    world.sessions.get(name) and types.SimpleNamespace(session=world.sessions[name])
+                )
+            )
+
+            @classmethod
+            def instance(cls):
+                return cls() if cls is Runtime else None
+
+            def is_active_session(self, name):
+                return name in world.sessions and world.sessions[name].connected
+
+        options = {"runner.postScriptGC": False, "runner.fastReruns": fast_reruns}
+        self.modules = {
+            "streamlit.runtime": types.SimpleNamespace(Runtime=Runtime),
+            "streamlit.config": types.SimpleNamespace(get_option=options.get),
+            "streamlit.runtime.scriptrunner": types.SimpleNamespace(
+                get_script_run_ctx=lambda suppress_warning: self.current and self.current.ctx
+            ),
+        }
+
+    def __enter__(self):
+        self.before = {name: sys.modules.get(name) for name in self.modules}
+        sys.modules.update(self.modules)
+        return self
+
+    def __exit__(self, *error):
+        for name, module in self.before.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module
+
+    def get_ident(self):
+        return id(self.current)
+
+    def before_rerun(self, session, fragment):
+        if session._scriptrunner is not None:
+            self.wrong.append(f"R4: a rerun interrupts a run of {session.id}")
+        self.ours.append((session, fragment))
+
+    def connect(self, page="main"):
+        session = Session(self, page)
+        session.click()
+        return session
+
+    def step_runner(self, runner):
+        self.current = runner
+        try:
+            runner.context.run(next, runner.steps)
+        except StopIteration:
+            self.runners.remove(runner)
+        finally:
+            self.current = None
+
+    def step_loop(self):
+        callback, args = self.loop.soon.popleft()
+        self.by_loop = True
+        try:
+            callback(*args)
+        finally:
+            self.by_loop = False
+
+    def step_thread(self):
+        target, args = self.threads.pop(0)
+        self.current = helper = types.SimpleNamespace(ctx=None)
+        try:
+            target(*args)
+        finally:
+            self.current = None
+        del helper
+
+    def pass_time(self, seconds):
+        self.now += seconds
+        while self.loop.timers and self.loop.timers[0][0] <= self.now:
+            _, _, handle, callback, args = heapq.heappop(self.loop.timers)
+            if not handle.cancelled:
+                self.loop.soon.append((callback, args))
+
+    def settle(self, seconds=3.0):
+        """Let everything happen that is under way, and that comes of it within so many seconds."""
+        for _ in range(100_000):
+            if self.runners:
+                for runner in list(self.runners):
+                    self.step_runner(runner)
+            elif self.loop.soon:
+                self.step_loop()
+            elif self.threads:
+                self.step_thread()
+            elif seconds > 0:
+                seconds -= 0.05
+                self.pass_time(0.05)
+            else:
+                return
+        raise AssertionError("the world never comes to rest")
+
+
+def reads(*keys):
+    """A script that shows keys."""
+
+    def script(session):
+        for key in keys:
+            session.show(key)
+            yield
+
+    return script
+
+
+def does(function):
+    """A click whose callback calls a function."""
+
+    def action(session):
+        function()
+        yield
+
+    return action
+
+
+class Case(unittest.TestCase):
+    """A test in a world, where `self.state` and `self.locks` are the mapping and the locks."""
+
+    fast_reruns = True
+
+    def setUp(self):
+        self.world = self.enterContext(World(reads("x"), self.fast_reruns)) if hasattr(self, "enterContext") else None
+        if self.world is None:  # Python 3.10
+            self.world = World(reads("x"), self.fast_reruns)
+            self.world.__enter__()
+            self.addCleanup(self.world.__exit__)
+        self.addCleanup(lambda: self.assertEqual(self.world.wrong, []))
+        self.module = self.world.module
+        self.state, self.locks = self.module.server_state, self.module.server_state_lock
+
+    def tabs(self, count, script=None, page="main"):
+        if script is not None:
+            self.world.script = script
+        tabs = [self.world.connect(page) for _ in range(count)]
+        self.world.settle()
+        for tab in tabs:
+            tab.runs.clear()
+        return tabs
+
+    def click(self, tab, function=None, **more):
+        tab.click(None if function is None else does(function), **more)
+        self.world.settle()
+
+    def runs_of(self, *tabs):
+        """How often each tab has run since it was last asked."""
+        counts = [len(tab.runs) for tab in tabs]
+        for tab in tabs:
+            tab.runs.clear()
+        return counts
+
+    def changes(self, function):
+        """Whether something that a thread does reruns a reader of x."""
+        (tab,) = self.tabs(1, reads("x"))
+        function()
+        self.world.settle()
+        return self.runs_of(tab) == [1]
+
+
+class Mapping(Case):
+    def test_M1_is_a_mapping_with_attributes(self):
+        state = self.state
+        state["a"], state.b = 1, 2
+        self.assertEqual(
+            (state.a, state["b"], len(state), list(state), "a" in state, "c" in state),
+            (1, 2, 2, ["a", "b"], True, False),
+        )
+        self.assertEqual(
+            (state.get("c"), state.get("c", 3), state.setdefault("c", 4), state.setdefault("c", 5)), (None, 3, 4, 4)
+        )
+        self.assertEqual((state.pop("c"), state.pop("c", 6), state.to_dict()), (4, 6, {"a": 1, "b": 2}))
+        self.assertEqual(
+            (list(state.keys()), list(state.values()), list(state.items())), (["a", "b"], [1, 2], [("a", 1), ("b", 2)])
+        )
+        self.assertEqual((state == {"a": 1, "b": 2}, repr(state)), (True, "ServerState({'a': 1, 'b': 2})"))
+        state.update({"d": 7}, e=8)
+        state.update([("f", 9)])
+        self.assertEqual(state.popitem(), ("f", 9))
+        del state["d"], state.e
+        state.clear()
+        self.assertEqual((len(state), state.to_dict()), (0, {}))
+        self.assertIsInstance(state, collections.abc.MutableMapping)
+
+    def test_M1_keys_are_str(self):
+        self.state[1] = "one"
+        self.assertEqual((self.state["1"], 1 in self.state, self.state.get(1)), ("one", True, "one"))
+        for bad in (1.5, None, ("a",), b"a"):
+            for use in (self.state.__getitem__, self.state.__contains__, lambda key: self.state.update({key: 1})):
+                with self.assertRaisesRegex(TypeError, type(bad).__name__):
+                    use(bad)
+
+    def test_M2_missing_key(self):
+        for use in (lambda: self.state["gone"], lambda: self.state.pop("gone"), lambda: self.state.__delitem__("gone")):
+            with self.assertRaisesRegex(KeyError, "gone.*setdefault"):
+                use()
+        for use in (lambda: self.state.gone, lambda: delattr(self.state, "gone")):
+            with self.assertRaisesRegex(AttributeError, "gone.*setdefault"):
+                use()
+        self.assertFalse(hasattr(self.state, "gone"))
+        with self.assertRaises(KeyError):
+            self.state.popitem()
+
+    def test_M2_attribute_that_could_not_be_read_back(self):
+        for name in ("items", "get", "_x", "__y"):
+            with self.assertRaisesRegex(AttributeError, r'\["' + name):
+                setattr(self.state, name, 1)
+        self.assertEqual(len(self.state), 0)
+
+    def test_M3_iteration_works_on_a_snapshot(self):
+        self.state.update(a=1, b=2, c=3)
+        for key, _ in self.state.items():
+            self.state.pop(key)
+            self.state[key + key] = 0
+        self.assertEqual(list(self.state), ["aa", "bb", "cc"])
+
+    def test_M3_values_are_shared(self):
+        value = []
+        self.state.x = value
+        self.assertIs(self.state.x, value)
+
+
+class Locks(Case):
+    def test_L1_same_lock_for_a_key(self):
+        lock = self.locks["x"]
+        self.state.x = 1
+        del self.state.x
+        self.assertIs(self.locks.x, lock)
+        self.assertIs(self.locks["x",], lock)
+        with lock, lock:
+            self.assertTrue(lock.acquire())
+            lock.release()
+        with self.assertRaisesRegex(RuntimeError, "x.*acquire"):
+            lock.release()
+        with self.assertRaisesRegex(AttributeError, "_x"):
+            self.locks._x  # noqa: B018
+        with self.assertRaises(TypeError):
+            self.locks[()]
+
+    def test_L1_keeps_others_out(self):
+        module = load()
+        lock, results = module.server_state_lock["x"], []
+
+        def other():
+            results.append(lock.acquire(blocking=False))
+            results.append(lock.acquire(timeout=0.01))
+
+        with lock:
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+        self.assertEqual(results, [False, False])
+
+    def test_L2_several_locks_cannot_deadlock(self):
+        module = load()
+        module.server_state.n = 0
+
+        def work(names):
+            for _ in range(300):
+                with module.server_state_lock[names]:
+                    module.server_state.n += 1
+
+        threads = [
+            threading.Thread(target=work, args=(names,), daemon=True)
+            for names in [("a", "b", "c"), ("c", "b", "a"), ("b", "a")] * 2
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        self.assertEqual(module.server_state.n, 1800)
+
+    def test_L2_what_was_taken_is_given_back(self):
+        module, got = load(), []
+
+        def other():
+            got.append(module.server_state_lock["a", "b"].acquire(blocking=False))
+            got.append(module.server_state_lock["a"].acquire(blocking=False))
+
+        with module.server_state_lock["b"]:
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+        self.assertEqual(got, [False, True])
+
+    def test_L3_changes_under_a_lock_are_one_rerun_after_the_release(self):
+        tab, other = self.tabs(2, reads("x", "y"))
+        seen = []
+
+        def work():
+            with self.locks["x"]:
+                for i in range(6):
+                    with self.locks["y"]:
+                        self.state.x = self.state.y = i
+                seen.append(self.module._published.copy())
+
+        self.click(tab, work)
+        self.assertEqual(self.runs_of(tab, other), [1, 1])
+        self.assertEqual(seen, [set()])
+
+    def test_L3_nobody_is_rerun_for_a_half_done_change(self):
+        tab, other = self.tabs(2)
+        lock = self.locks["x"]
+
+        def action(session):
+            with lock:
+                self.state.x = 1
+                yield
+                self.state.x = 2
+                yield
+
+        tab.click(action)
+        for _ in range(3):
+            self.world.step_runner(self.world.runners[0])
+        while self.world.loop.soon:
+            self.world.step_loop()
+        self.assertEqual(self.runs_of(other), [0])
+        self.world.settle()
+        self.assertEqual((self.runs_of(other), other.shown[None, "x"]), ([1], "2"))
+
+    def test_L3_a_script_that_is_stopped_releases_and_publishes(self):
+        for error in (StopScript, RerunScript, ValueError):
+            tab, other = self.tabs(2)
+
+            def action(session, error=error):
+                with contextlib.suppress(ValueError), self.locks["x"]:
+                    self.state.x = error.__name__
+                    yield
+                    raise error
+
+            tab.click(action)
+            self.world.settle()
+            self.assertEqual(other.shown[None, "x"], repr(error.__name__))
+            self.assertEqual(self.module._transactions, {})
+
+    def test_L4_in_place_under_a_lock(self):
+        class Room:
+            def __init__(self):
+                self.messages, self.lock = [], threading.Lock()
+
+        for name, value, change in [
+            ("x", [], lambda: self.state.x.append(1)),
+            ("x", {"chat": []}, lambda: self.state.x["chat"].append(1)),
+            ("another name", Room(), lambda: self.state.x.messages.append("hello")),
+            ("x", Room(), lambda: value.messages.append("fetched before the lock")),
+        ]:
+            self.state.x = value
+            with self.subTest(name=name, value=value):
+                self.assertTrue(self.changes(lambda: self.locked(name, change)))
+                self.assertFalse(self.changes(lambda: self.locked(name, lambda: self.state.x)))
+
+    def locked(self, name, function):
+        with self.locks[name]:
+            function()
+
+    def test_L5_in_place_without_a_lock(self):
+        for value, change in [
+            ([], lambda: self.state.x.append(1)),
+            ({"a": {"b": [1]}}, lambda: self.state.x["a"]["b"].append(1)),
+            (collections.deque(), lambda: self.state.x.append(1)),
+            (set(), lambda: self.state.x.add(1)),
+            (collections.Counter(), lambda: self.state.x.update("ab")),
+        ]:
+            with self.subTest(value=value):
+                self.state.x = value
+                tab, other = self.tabs(2)
+                self.click(tab, change)  # in its callback
+                self.assertEqual(self.runs_of(tab, other), [1, 1])
+                self.click(tab, lambda: self.state.x)
+                self.assertEqual(self.runs_of(tab, other), [1, 0])
+
+    def test_L5_leaves_the_apps_own_objects_out(self):
+        class Service:
+            calls = 0
+
+            def call(self):
+                self.calls += 1
+
+        for value, call in [(Service(), lambda: self.state.x.call()), ([Service()], lambda: self.state.x[0].call())]:
+            self.state.x = value
+            tab, other = self.tabs(2)
+            self.click(tab, call)
+            self.assertEqual(self.runs_of(tab, other), [1, 0])
+        self.click(tab, lambda: self.state.x.append(Service()))
+        self.assertEqual(self.runs_of(tab, other), [1, 1])
+
+    def test_L5_does_not_look_at_what_another_holds(self):
+        self.state.x = []
+        tab, other = self.tabs(2)
+        lock = self.locks["x"]
+
+        def slowly(session):
+            with lock:
+                self.state.x.append("half")
+                yield
+                yield
+                self.state.x.append("done")
+
+        tab.click(slowly)
+        for _ in range(3):
+            self.world.step_runner(self.world.runners[0])
+        other.click(does(lambda: self.state.x))
+        while len(self.world.runners) > 1:
+            self.world.step_runner(self.world.runners[1])
+        self.world.step_thread()
+        self.assertEqual(self.module._published, set())
+        self.world.settle()
+        self.assertEqual(other.shown[None, "x"], "['half', 'done']")
+
+    def test_L5_what_is_read_in_no_rerun_is_told_to_nobody(self):
+        self.state.x = []
+        tab, other = self.tabs(2)
+
+        def work():
+            with self.module.no_rerun:
+                self.state.x.append(1)
+
+        self.click(tab, work)
+        self.assertEqual(self.runs_of(tab, other), [1, 0])
+
+
+class Reruns(Case):
+    def write(self, value, key="x"):
+        return lambda: self.state.__setitem__(key, value)
+
+    def test_R1_readers_are_rerun_and_the_writer_is_not(self):
+        tab, other, third = self.tabs(3)
+        self.world.script = reads("x")
+        self.click(tab, self.write(1))
+        self.assertEqual(self.runs_of(tab, other, third), [1, 1, 1])
+        self.assertEqual([t.shown[None, "x"] for t in (tab, other, third)], ["1"] * 3)
+
+    def test_R1_every_way_to_read_binds(self):
+        self.state.x = 0
+        ways = {
+            "[]": lambda: self.state["x"],
+            "name": lambda: self.state.x,
+            "get": lambda: self.state.get("x"),
+            "in": lambda: "x" in self.state,
+            "items": lambda: list(self.state.items()),
+            "setdefault": lambda: self.state.setdefault("x", 1),
+        }
+        for number, (name, way) in enumerate(ways.items(), 1):
+            with self.subTest(name):
+
+                def script(session, way=way):
+                    way()
+                    yield
+
+                (tab,) = self.tabs(1, script)
+                self.write(number)()
+                self.world.settle()
+                self.assertEqual(self.runs_of(tab), [1])
+
+    def test_R1_iteration_reads_the_set_of_keys(self):
+        for read in (lambda: list(self.state), lambda: len(self.state), lambda: list(self.state.keys())):
+
+            def script(session, read=read):
+                read()
+                yield
+
+            (tab,) = self.tabs(1, script)
+            self.state["new"] = 1
+            self.world.settle()
+            self.state["new"] = 2
+            self.world.settle()
+            self.assertEqual(self.runs_of(tab), [1])
+            del self.state["new"]
+            self.world.settle()
+            self.assertEqual(self.runs_of(tab), [1])
+
+    def test_R1_a_read_in_a_callback_binds_nothing(self):
+        (tab,) = self.tabs(1, reads())
+        self.click(tab, lambda: self.state.get("x"))
+        self.runs_of(tab)
+        self.write(1)()
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [0])
+
+    def test_R1_a_fragment_that_writes_refreshes_the_rest_of_its_page(self):
+        def script(session):
+            session.show("x")
+            yield
+            yield from session.fragment("f", reads("x"))
+
+        (tab,) = self.tabs(1, script)
+        self.click(tab, self.write(1), fragment="f")
+        self.assertEqual((tab.runs, tab.shown[None, "x"]), ([("f",), ()], "1"))
+
+    def test_R1_an_attached_helper_thread_is_not_the_run(self):
+        tab, _ = self.tabs(2)
+
+        def action(session):
+            runner = self.world.current
+            yield
+            self.world.current = types.SimpleNamespace(ctx=runner.ctx)
+            self.state.x = "from a helper"
+            self.world.current = runner
+
+        def script(session):
+            session.show("x")
+            yield
+            if not self.state.get("done"):
+                with self.module.no_rerun:
+                    self.state.done = True
+                yield from action(session)
+
+        self.world.script = script
+        self.click(tab)
+        self.assertEqual(tab.shown[None, "x"], "'from a helper'")
+
+    def test_R2_only_the_latest_run_counts(self):
+        def script(session):
+            session.show("x" if session.page == "main" else "y")
+            yield
+
+        (tab,) = self.tabs(1, script)
+        self.click(tab, page="other")
+        self.runs_of(tab)
+        self.write(1)()
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [0])
+        self.write(1, "y")()
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [1])
+
+    def test_R2_a_run_that_never_reads_is_forgotten(self):
+        def script(session):
+            if session.page == "main":
+                session.show("x")
+            yield
+
+        tab, other = self.tabs(2, script)
+        self.world.script = reads()
+        self.click(tab)
+        self.click(other, page="other")
+        self.runs_of(tab, other)
+        for value in range(3):
+            self.write(value)()
+            self.world.settle()
+        self.assertLessEqual(self.runs_of(tab)[0], 1)
+        self.assertEqual(self.runs_of(other), [0])
+
+    def test_R2_a_superseded_run_neither_wipes_nor_adds(self):
+        def script(session):
+            keys = ("y",) if session.page == "main" else ("x",)
+            yield
+            for key in keys:
+                session.show(key)
+                yield
+
+        (tab,) = self.tabs(1, script)
+        tab.click()
+        old = self.world.runners[0]
+        self.world.step_runner(old)
+        self.world.step_runner(old)
+        tab.click(page="other")
+        new = self.world.runners[1]
+        for _ in range(4):
+            self.world.step_runner(new)
+        body = tab.world.module.server_state
+        self.world.current = old
+        body.get("y")  # the old run has not yet come to where Streamlit stops it
+        self.world.current = None
+        self.world.settle()
+        self.runs_of(tab)
+        self.write(1, "y")()
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [0])
+        self.write(1)()
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [1])
+
+    def test_R3_fragments_are_rerun_alone(self):
+        def script(session):
+            session.show("y")
+            yield
+            yield from session.fragment("f", reads("x"))
+            yield from session.fragment("g", reads("y"))
+
+        (tab,) = self.tabs(1, script)
+        self.write(1)()
+        self.world.settle()
+        self.assertEqual(tab.runs, [("f",)])
+        tab.runs.clear()
+        self.write(1, "y")()
+        self.world.settle()
+        self.assertEqual(tab.runs, [()])
+
+    def test_R3_a_fragment_that_is_no_more_is_forgotten(self):
+        (tab,) = self.tabs(1, lambda session: session.fragment("f", reads("x")))
+        tab.fragments.clear()
+        self.write(1)()
+        self.world.settle()
+        self.assertEqual((tab.runs, self.module._sessions[tab].readers), ([], {}))
+
+    def test_R3_page_and_query_string_stay(self):
+        (tab,) = self.tabs(1)
+        self.click(tab, page="other")
+        self.write(1)()
+        self.world.settle()
+        self.assertEqual(tab.page, "other")
+
+    def test_R4_a_run_under_way_is_never_interrupted(self):
+        def script(session):
+            session.show("x")
+            for _ in range(10):
+                yield
+
+        (tab,) = self.tabs(1, script)
+        tab.click()
+        for value in range(20):
+            self.write(value)()
+            if self.world.runners:
+                self.world.step_runner(self.world.runners[0])
+            while self.world.loop.soon:
+                self.world.step_loop()
+            self.world.pass_time(0.01)
+        self.world.settle()
+        self.assertEqual((tab.interrupted, tab.shown[None, "x"]), (0, "19"))
+        self.assertLessEqual(len(tab.runs), 4)
+
+    def test_R4_no_rerun_when_the_run_has_read_the_new_value(self):
+        def script(session):
+            yield
+            yield
+            session.show("x")
+            yield
+
+        (tab,) = self.tabs(1, script)
+        tab.click()
+        self.world.step_runner(self.world.runners[0])
+        self.write(1)()
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [1])
+
+    def test_R4_the_gap_at_the_end_of_a_run(self):
+        """A change falls between any two steps of the end of a run."""
+        for steps in range(14):
+            (tab,) = self.tabs(1)
+            tab.click()
+            for _ in range(steps):
+                if self.world.runners:
+                    self.world.step_runner(self.world.runners[0])
+                elif self.world.loop.soon:
+                    self.world.step_loop()
+            self.write(f"gap {steps}")()
+            self.world.settle()
+            self.assertEqual(tab.shown[None, "x"], f"'gap {steps}'")
+
+    def test_R4_a_missed_earlier_change_is_shown(self):
+        def script(session):
+            session.show("x")
+            yield
+            if session is tab:
+                self.state.x = "own"
+
+        tab = None
+        tab = self.tabs(1, script)[0]
+        tab.click()
+        runner = self.world.runners[0]
+        self.world.step_runner(runner)
+        self.world.step_runner(runner)
+        self.write("other")()
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "'own'")
+
+    def test_R5_a_write_does_no_work_for_its_readers(self):
+        self.tabs(50)
+        self.write(1)()
+        self.assertEqual(len(self.world.loop.soon), 1)
+        self.assertEqual(self.world.ours, [])
+
+    def test_R5_reruns_are_started_a_few_at_a_time(self):
+        self.tabs(50)
+        self.write(1)()
+        for _ in range(200):
+            if self.world.loop.soon:
+                self.world.step_loop()
+            else:
+                self.world.pass_time(0.001)
+            if self.world.now > 100.01:
+                break
+        self.assertLessEqual(len(self.world.runners), 8)
+        self.world.settle()
+        self.assertEqual({tab.shown[None, "x"] for tab in self.world.sessions.values()}, {"1"})
+
+    def test_R5_a_disconnected_tab_is_rerun_when_it_is_back(self):
+        (tab,) = self.tabs(1)
+        tab.connected = False
+        for value in range(5):
+            self.write(value)()
+            self.world.settle()
+        self.assertEqual(self.runs_of(tab), [0])
+        tab.connected = True
+        self.world.settle()
+        self.assertEqual((self.runs_of(tab), tab.shown[None, "x"]), ([1], "4"))
+
+    def test_R6_a_chain_slows_down_and_warns_once(self):
+        def script(session):
+            self.state.x = self.state.get("x", 0) + 1
+            yield
+
+        with self.assertLogs("server_state", "WARNING") as logs:
+            tabs = self.tabs(2, script)
+            self.world.settle(60)
+        self.assertEqual(len(logs.output), 1)
+        self.assertIn('"x"', logs.output[0])
+        runs = len(tabs[0].runs) + len(tabs[1].runs)
+        self.assertTrue(40 < runs < 200, runs)
+        before = self.state.x
+        self.world.settle(10)
+        self.assertTrue(5 <= self.state.x - before <= 15, self.state.x - before)
+
+    def test_R6_a_tab_alone_does_not_loop(self):
+        def script(session):
+            self.state.x = self.state.get("x", 0) + 1
+            yield
+
+        (tab,) = self.tabs(1, script)
+        self.world.settle(5)
+        self.assertEqual((self.runs_of(tab), self.state.x), ([0], 1))
+
+    def test_R7_no_rerun(self):
+        tab, other = self.tabs(2)
+
+        def quietly():
+            with self.module.no_rerun:
+                with self.module.no_rerun:
+                    self.state.x = 1
+                self.state.x = 2
+
+        self.click(tab, quietly)
+        self.assertEqual(self.runs_of(tab, other), [1, 0])
+        self.click(tab, self.write(3))
+        self.assertEqual(self.runs_of(tab, other), [1, 1])
+
+    def test_R7_a_change_outside_no_rerun_is_told_whatever_is_inside(self):
+        def work():
+            lock = self.locks["x"]
+            lock.acquire()
+            self.state.x = 1
+            with self.module.no_rerun:
+                lock.release()
+
+        self.assertTrue(self.changes(work))
+
+    def test_R7_force(self):
+        tab, other = self.tabs(2)
+        self.click(tab, lambda: self.module.force_rerun_bound_sessions("x"))
+        self.assertEqual(self.runs_of(tab, other), [1, 1])
+        with self.module.no_rerun, self.assertRaisesRegex(self.module.RerunSuppressedError, "x"):
+            self.module.force_rerun_bound_sessions("x")
+        with self.assertRaisesRegex(KeyError, "never mentioned"):
+            self.module.force_rerun_bound_sessions("never mentioned")
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab, other), [0, 0])
+
+
+class SlowReruns(Reruns):
+    """The same with `runner.fastReruns` off."""
+
+    fast_reruns = False
+    test_R2_a_superseded_run_neither_wipes_nor_adds = None
+
+
+@dataclasses.dataclass
+class Point:
+    x: object
+    y: object = 0
+
+
+class Slots:
+    __slots__ = ("a",)
+
+    def __init__(self, a):
+        self.a = a
+
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Changes(Case):
+    def same(self, one, two):
+        return self.module._look(one).whole == self.module._look(two).whole
+
+    def test_C1_equal_values_rerun_nobody(self):
+        for make in (lambda: 1, lambda: "a" * 50, lambda: [1, {"a": (2.5, None)}], lambda: float("nan"), lambda: None):
+            self.state.x = make()
+            self.assertFalse(self.changes(lambda make=make: setattr(self.state, "x", make())))
+        self.assertTrue(self.changes(lambda: delattr(self.state, "x")))
+        self.assertTrue(self.changes(lambda: setattr(self.state, "x", None)))
+
+    def test_C1_types_count(self):
+        values = [
+            1,
+            1.0,
+            True,
+            "1",
+            b"1",
+            [1],
+            (1,),
+            [1.0],
+            [True],
+            {1},
+            frozenset({1}),
+            {1: 1},
+            {1: 1.0},
+            None,
+            "",
+            [],
+            [None],
+        ]
+        for one, two in itertools.combinations(values, 2):
+            self.assertFalse(self.same(one, two), (one, two))
+
+    def test_C2_compared_with_what_it_was(self):
+        self.state.x = value = [1]
+        (tab,) = self.tabs(1)
+        for expected in (1, 0):
+            value += [2] * expected
+            self.state.x = value
+            self.world.settle()
+            self.assertEqual(self.runs_of(tab), [expected])
+        value.append(3)
+        with self.module.no_rerun:
+            self.state.x = value
+        self.assertFalse(self.changes(lambda: setattr(self.state, "x", value)))
+
+    def test_C3_content(self):
+        def values():
+            yield from ([], [[]], {"a": [1]}, Point(1), Point(2), Point([1]), Slots(1), Slots(2), Color.RED, Color.BLUE)
+            yield from (collections.deque([1]), collections.OrderedDict(a=1), collections.defaultdict(list, a=[1]))
+            yield from (
+                {"b", "a", "c"},
+                {"a", "b"},
+                {("a", 1), ("b", 2)},
+                [{1, 2}],
+                frozenset("ab"),
+                types.SimpleNamespace(a=1),
+            )
+            yield from (bytearray(b"a"), range(3), 10**30, complex(1, 2), ValueError("a"), [Point(1), Point(1)])
+            import datetime
+            import decimal
+            import uuid
+
+            yield from (datetime.date(2024, 1, 1), datetime.timedelta(1), decimal.Decimal("1.5"), uuid.UUID(int=5))
+
+        for i, one in enumerate(values()):
+            for j, two in enumerate(values()):
+                self.assertEqual(self.same(one, two), i == j, (one, two))
+
+    def test_C3_the_order_of_a_set_does_not_count(self):
+        for make in (
+            lambda names: set(names),
+            lambda names: {"online": set(names), "f": 0.5},
+            lambda names: [frozenset(names)],
+        ):
+            names = [f"user {i}" for i in range(100)]
+            grown = set(names) | {f"left {i}" for i in range(500)}
+            for i in range(500):
+                grown.remove(f"left {i}")
+            self.assertTrue(self.same(make(names), make(grown)))
+            self.assertFalse(self.same(make(names), make(names[1:])))
+
+    def test_C3_how_often_an_object_stands_in_a_value_does_not_count(self):
+        part = [1]
+        self.assertTrue(self.same([part, part], [[1], [1]]))
+        text = "".join(["a", "b"])
+        self.assertTrue(self.same(["ab", "ab"], [text, "ab"]))
+
+    def test_C3_classes_that_a_script_defines_anew_in_each_run(self):
+        def script():
+            namespace = {"__name__": "__main__"}
+            exec("class Move:\n    def __init__(self, to): self.to = to", namespace)
+            return namespace["Move"]("e4")
+
+        self.assertTrue(self.same(script(), script()))
+
+    def test_C3_arrays_and_tables(self):
+        try:
+            import numpy as np
+            import pandas as pd
+        except ImportError:
+            return  # the end-to-end tests run this one where they are installed
+        array = np.zeros((1000, 100))
+        self.assertTrue(self.same(array, array.copy()))
+        for other in (array.T, array.astype("float32"), array.astype("int64"), array.reshape(100, 1000)):
+            self.assertFalse(self.same(array, other), other.dtype)
+        frame = pd.DataFrame({"a": range(100_000), "b": [f"text {i}" for i in range(100_000)]})
+        other = frame.copy()
+        self.assertTrue(self.same(frame, other))
+        other.loc[70_000, "b"] = "changed"
+        self.assertFalse(self.same(frame, other))
+
+    def test_C4_everything_else_by_identity(self):
+        class Bad:
+            def __getstate__(self):
+                raise ValueError
+
+        class Reduced:
+            def __reduce__(self):
+                raise AssertionError("was taken apart")
+
+        def make():
+            yield from (
+                lambda: 0,
+                threading.Lock(),
+                (i for i in ()),
+                threading.Thread(),
+                Bad(),
+                Reduced(),
+                open(os.devnull),
+            )
+            yield from (memoryview(b""), sys.stdout, random.random, contextlib.nullcontext)
+
+        for one, two in zip(make(), make(), strict=True):
+            with self.subTest(one):
+                self.assertTrue(self.same(one, one))
+                self.assertTrue(self.same([one], [one]))
+                if one is not two:
+                    self.assertFalse(self.same(one, two))
+                    self.assertFalse(self.same([one], [two]))
+            for value in (one, two):
+                if hasattr(value, "close") and value is not sys.stdout:
+                    value.close()
+
+    def test_C4_opaque_parts_do_not_hide_the_rest(self):
+        value = Point([threading.Lock(), lambda: 0], y=[1])
+        before = self.module._look(value)
+        self.assertEqual(before.whole, self.module._look(value).whole)
+        value.y.append(2)
+        self.assertNotEqual(before.whole, self.module._look(value).whole)
+
+    def test_C5_past_the_limit_by_identity(self):
+        big = bytearray(self.module.LOOK_LIMIT + 1)
+        look = self.module._look([big])
+        big[0] = 1
+        self.assertEqual(look.whole, self.module._look(look.kept).whole if False else look.whole)
+        self.assertEqual(look.whole[0], "is")
+        self.assertNotEqual(self.module._look([bytes(1000)]).whole[0], "is")
+
+    def test_C5_cycles_and_depth(self):
+        def cycle(end):
+            value = [end]
+            value.append({"self": value})
+            return value
+
+        def deep(end):
+            value = [end]
+            for _ in range(100_000):
+                value = [value]
+            return value
+
+        for make in (cycle, deep):
+            self.assertTrue(self.same(make(1), make(1)))
+            self.assertFalse(self.same(make(1), make(2)))
+
+
+class Life(Case):
+    def test_S1_nothing_stays_of_a_dead_session(self):
+        self.state.x = []
+        tabs = self.tabs(3)
+        self.state.x = 2
+        self.world.settle()
+        refs = [weakref.ref(tab) for tab in tabs]
+        bound = [weakref.ref(self.module._sessions[tab]) for tab in tabs]
+        del tabs
+        self.world.sessions.clear()
+        self.world.ours.clear()
+        gc.collect()  # Streamlit's sessions are in cycles,
+        gc.collect()  # and then what was bound to them
+        self.assertEqual([ref() for ref in refs + bound], [None] * 6)
+        self.assertEqual(len(self.module._sessions), 0)
+
+    def test_S1_a_key_that_was_never_set_leaves_nothing(self):
+        self.tabs(1, reads("never"))
+        self.world.sessions.clear()
+        gc.collect()
+        self.state.there = 1
+        del self.state.there
+        for name in ("_values", "_looks", "_links"):
+            self.assertEqual(getattr(self.module, name), {}, name)
+        self.assertEqual(set(self.module._versions), {None})
+
+    def test_S2_one_state_whatever_it_is_imported_as(self):
+        again = load("elsewhere.server_state", shared=True)
+        for name in again.__all__:
+            self.assertIs(getattr(again, name), getattr(self.module, name), name)
+        again.server_state.x = 1
+        self.assertEqual(self.state.x, 1)
+
+    def test_S3_no_streamlit_is_needed_nor_imported(self):
+        code = (
+            "import sys, server_state as s; s.server_state.a = 1; print(s.server_state.a, 'streamlit' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=FILE.parent, capture_output=True, text=True, timeout=30)
+        self.assertEqual((done.stdout.strip(), done.stderr), ("1 False", ""))
+
+    def test_S3_a_spawned_process_has_its_own(self):
+        spec = importlib.util.spec_from_file_location("server_state", FILE)
+        self.assertIsNotNone(spec)
+        context = multiprocessing.get_context("spawn")
+        self.state.x = 1
+        with context.Pool(1) as pool:
+            self.assertEqual(pool.apply(spawned), {})
+
+    def test_S3_a_thread_reruns_readers(self):
+        self.assertTrue(self.changes(lambda: setattr(self.state, "x", "from a thread")))
+
+    def test_S3_under_a_mocked_runtime_nothing_is_bound(self):
+        runtime = self.world.modules["streamlit.runtime"].Runtime
+        with (
+            mock.patch.object(runtime, "instance", lambda: mock.MagicMock(spec=runtime)),
+            self.assertNoLogs("server_state") if hasattr(self, "assertNoLogs") else contextlib.nullcontext(),
+        ):
+            self.tabs(1, reads("x"))
+        self.assertEqual(len(self.module._sessions), 0)
+
+    def test_S4_where_streamlit_lacks_something(self):
+        del self.world.modules["streamlit.runtime"].Runtime._session_mgr
+        with self.assertLogs("server_state", "WARNING") as logs:
+            tabs = self.tabs(2)
+            self.click(tabs[0], lambda: self.state.update(x=[1]))
+            with self.locks["x"]:
+                self.state.x.append(2)
+        self.assertEqual(len(logs.output), 1)
+        self.assertIn("_session_mgr", logs.output[0])
+        self.assertEqual(self.state.x, [1, 2])
+
+
+def spawned():
+    return load().server_state.to_dict()
+
+
+class Threads(Case):
+    def test_T1_no_code_of_the_apps_runs_under_the_master_lock(self):
+        module, held = self.module, []
+
+        class Value:
+            def note(self, *args):
+                held.append(module._master._is_owned())
+                return "Value"
+
+            __del__ = __repr__ = note
+
+            def __eq__(self, other):
+                self.note()
+                return False
+
+            __hash__ = None
+
+            def __getstate__(self):
+                self.note()
+                return {"n": random.random()}
+
+        self.state.x = Value()
+        self.state.x = [Value(), {"a": Value()}]
+        with self.locks["x"]:
+            self.state.x.append(Value())
+        repr(self.state)
+        self.state.update(y=Value(), z=Value())
+        self.state.pop("y")
+        del self.state["z"]
+        self.state.clear()
+        gc.collect()
+        self.assertGreater(len(held), 10)
+        self.assertNotIn(True, held)
+
+    def test_T2_a_session_collected_while_bindings_are_walked(self):
+        self.tabs(20)
+        values = self.module._sessions.values()
+        walk = iter(values)
+        next(walk)
+        self.world.sessions.clear()
+        gc.collect()
+        list(walk)
+        self.state.x = 1
+        self.world.settle()
+        del walk
+        gc.collect()
+        self.state.x = 2
+        self.assertEqual(len(self.module._sessions), 0)
+
+    def test_T3_sessions_are_spoken_to_on_their_loop_only(self):
+        tab, other = self.tabs(2)
+        calls = []
+        request = type(other).request_rerun
+        other.request_rerun = lambda state: (calls.append(self.world.by_loop), request(other, state))
+        self.click(tab, lambda: setattr(self.state, "x", 1))
+        self.state.x = 2
+        self.world.settle()
+        self.assertEqual(calls, [True, True])
+
+
+# --- Simulation: many short random schedules, each from a seed ---
+
+
+class Simulation:
+    """Sessions that do all sorts of things, interleaved step by step, and what must be true when all is quiet."""
+
+    KEYS = ("a", "b", "log", "n")
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.world = World(self.script, fast_reruns=self.random.random() < 0.7)
+        self.world.before_rerun = self.before_rerun
+        self.module = self.world.module
+        self.state, self.serial, self.added = self.module.server_state, itertools.count(), 0
+        self.wrong = []  # what was seen on the way
+        self.in_place = self.random.random() < 0.3  # without a lock: then a rerun may come one run too late
+        self.plans = {page: self.random.sample(self.KEYS, self.random.randrange(1, 4)) for page in "pq"}
+
+    def script(self, session):
+        yield
+        for number, key in enumerate(self.plans[session.page]):
+            if number == 1:
+                yield from session.fragment("f", reads(key))
+            else:
+                session.show(key)
+                yield
+
+    def before_rerun(self, session, fragment):
+        if session._scriptrunner is not None:
+            self.wrong.append(f"R4: a rerun interrupts a run of {session.id}")
+        if not session.connected:
+            self.wrong.append(f"R5: {session.id} is disconnected and rerun")
+        old = [p for p, text in session.shown.items() if text != repr(self.module._values.get(p[1]))]
+        # A run that ended before it touched the state is one that R2 allows us to overlook, once.
+        if session.shown and not self.in_place and not any(fragment is None or p[0] == fragment for p in old):
+            self.wrong.append(f"R4: {session.id} is rerun in {fragment} although all that it shows is current")
+
+    def action(self):
+        state, key, value = self.state, self.random.choice("ab"), next(self.serial)
+        kind = self.random.choice(("write", "locked", "add", "delete", "log", "pair", "stop"))
+
+        def act(session):
+            yield
+            if kind == "write":
+                state[key] = value
+            elif kind == "delete":
+                state.pop(key, None)
+            elif kind == "log" and self.in_place:
+                state.setdefault("log", []).append(value)
+            elif kind != "log":
+                lock = self.module.server_state_lock["n", "log"]
+                while not lock.acquire(blocking=False):
+                    yield
+                try:
+                    old = state.get("n", 0)
+                    yield
+                    if kind == "stop":
+                        raise StopScript
+                    if kind == "pair":
+                        state.setdefault("log", []).append(value)
+                    state["n"] = old + 1
+                    self.added += 1
+                finally:
+                    lock.release()
+            yield
+
+        return act
+
+    def run(self):
+        world, choose = self.world, self.random
+        with world:
+            for _ in range(choose.randrange(20, 120)):
+                what = choose.random()
+                sessions = list(world.sessions.values())
+                if what < 0.5 and world.runners:
+                    world.step_runner(choose.choice(world.runners))
+                elif what < 0.65 and world.loop.soon:
+                    world.step_loop()
+                elif what < 0.7 and world.threads:
+                    world.step_thread()
+                elif what < 0.75:
+                    world.pass_time(choose.choice((0.001, 0.05, 0.3)))
+                elif what < 0.8 and len(sessions) < 5:
+                    world.connect(choose.choice("pq"))
+                elif sessions:
+                    self.happen(choose.choice(sessions), choose.random())
+                del sessions
+            world.settle()
+            self.check()
+
+    def happen(self, session, what):
+        if not session.connected:
+            session.connected = what < 0.5
+            if not session.connected and what > 0.8:
+                del self.world.sessions[session.id]
+        elif what < 0.6:
+            session.click(self.action(), fragment="f" if what < 0.2 and "f" in session.fragments else None)
+        elif what < 0.75:
+            session.click(page=self.random.choice("pq"))
+        elif what < 0.85:
+            state, key, value = self.state, self.random.choice("ab"), next(self.serial)
+            state[key] = value  # a thread
+        else:
+            session.connected = False
+
+    def check(self):
+        assert not self.wrong, self.wrong
+        for session in self.world.sessions.values():
+            for (fragment, key), text in session.shown.items():
+                if session.connected:
+                    latest = repr(self.module._values.get(key))
+                    assert text == latest, f"R4: {session.id} shows {key}={text} in {fragment}, latest is {latest}"
+        assert self.module._values.get("n", 0) == self.added, "L3: an increment under a lock was lost"
+        assert not self.module._transactions, "L3: a transaction was left"
+        alive = len(self.world.sessions)
+        self.world.loop.timers.clear()
+        gc.collect(0)
+        if len(self.module._sessions) > alive:
+            gc.collect()
+        assert len(self.module._sessions) <= alive, "S1: something is left of a dead session"
+
+
+class Simulated(unittest.TestCase):
+    """One seed alone: SEED=123 python -m unittest test_server_state.Simulated"""
+
+    def test_R4_L3_S1_any_schedule(self):
+        seeds = [int(os.environ["SEED"])] if "SEED" in os.environ else range(3000)
+        until = time.monotonic() + 8
+        for done, seed in enumerate(seeds):
+            try:
+                Simulation(seed).run()
+            except BaseException as error:
+                raise AssertionError(f"SEED={seed}: {error!r}") from error
+            if time.monotonic() > until and done > 1000:
+                break
+
+
+class Readme(unittest.TestCase):
+    def test_every_code_block_runs(self):
+        text = (FILE.parent / "README.md").read_text()
+        blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        self.assertEqual(len(blocks), 3)
+        streamlit = mock.MagicMock()
+        with mock.patch.dict(sys.modules, {"streamlit": streamlit, "server_state": load()}):
+            for block in blocks:
+                exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+                if "st.button" in block:
+                    streamlit.button.call_args.kwargs["on_click"]()
+            state = sys.modules["server_state"].server_state.to_dict()
+        self.assertEqual(state["count"], 1)
+        self.assertEqual(state["room"], {"users": {"Ada"}, "chat": ["Hello"]})
+
+
+class Stress(unittest.TestCase):
+    def test_M3_L1_L3_T1_real_threads(self):
+        """Threads that interleave as finely as Python allows."""
+        module, before, errors = load(), sys.getswitchinterval(), []
+        state, locks = module.server_state, module.server_state_lock
+        state.update(n=0, log=[], x=0)
+
+        def work(number):
+            try:
+                for i in range(150):
+                    with locks["n"]:
+                        state.n += 1
+                    with locks["log", "n"]:
+                        state.log.append(i)
+                    state[f"own {number}"] = i
+                    state.pop(f"own {number}", None)
+                    state.setdefault("once", number)
+                    list(state.items())
+                    with module.no_rerun:
+                        state.x = {i}
+            except BaseException as error:
+                errors.append(error)
+
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+        finally:
+            sys.setswitchinterval(before)
+        self.assertEqual(errors, [])
+        self.assertEqual((state.n, len(state.log), module._transactions), (900, 900, {}))
+        self.assertEqual(set(state), {"n", "log", "x", "once"})
+
+
+if __name__ == "__main__":
+    unittest.main()
