@@ -18,6 +18,7 @@ All of it may be used from any thread. Origin: the project "server_state", whose
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import hashlib
@@ -30,7 +31,7 @@ import time
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -50,8 +51,7 @@ _master = threading.RLock()
 _values: dict[str, Any] = {}
 _looks: dict[str, _Look] = {}  # what each value was when it was last assigned or checked
 _versions: dict[str | None, int] = {}  # of what was published; None stands for the set of keys
-_links: dict[str | None, int] = {}  # how long the chain of reruns was that led there
-_published: set[str | None] = set()  # and not yet looked up who reads it
+_published: dict[str | None, int] = {}  # since somebody last looked for readers; the link in a chain of reruns
 _locks: dict[str, KeyLock] = {}
 _clock = itertools.count(1)
 
@@ -150,29 +150,29 @@ def _name(key: object) -> str:
     raise TypeError(f"A key or lock of server_state is named by a str, not {type(key).__name__}: use str(...) first.")
 
 
-def _read(key: str, here: _Here | None = None) -> Any:
+def _read(key: str | None, here: _Here | None = None) -> Any:
     """Give a value, and note that it is read: by whom, and where to look for changes made in place."""
     here = here or _here()
     with _master:
-        value = _values.get(key, _MISSING)
-        if here is not None:
-            here.saw(key)
-            if issubclass(type(value), _CONTAINERS):
-                here.run.containers.add(key)
-                _unlooked.add(here.run)
-    if _transactions and (transaction := _transactions.get(threading.get_ident())) is not None:
-        transaction.keys.add(key)
-    if (suppressed := _suppressed.get())[0]:
-        suppressed[1].add(key)
+        value = _values.get(key, _MISSING)  # type: ignore[arg-type]
+        if here is not None and here.shows:
+            here.run.session.readers[here.fragment] = here.run
+            seen, version = here.run.seen.setdefault(here.fragment, {}), _versions.get(key, 0)
+            if seen.setdefault(key, version) != version:
+                seen[key] = -1  # no version is: it shows an old one, even if the key is removed again
+        if here is not None and issubclass(type(value), _CONTAINERS):
+            here.run.containers.add(key)
+            _unlooked.add(here.run)
+    if _transactions and threading.get_ident() in _transactions:
+        _transactions[threading.get_ident()].keys.add(key)
+    _suppressed.get()[1].add(key)
     return value
 
 
 def _read_all(only_keys: bool = False) -> dict[str, Any]:
     here = _here()
     with _master:
-        if here is not None:
-            here.saw(None)
-        for key in () if only_keys else _values:
+        for key in (None, *(() if only_keys else _values)):
             _read(key, here)
         return _values.copy()
 
@@ -192,8 +192,8 @@ def _write(new: Mapping[str, Any] | None, only_new: bool = False) -> Any:
             elif value is not _MISSING and not (only_new and old is not None):
                 _values[key], _looks[key] = value, looks[key]
                 changed += (key, None) if old is None else (key,) if old.whole != looks[key].whole else ()
-    if changed and not _suppressed.get()[0]:
-        _publish(changed, _own_run())
+    if not _suppressed.get()[0]:
+        _publish(changed)
     return replaced[-1]
 
 
@@ -221,16 +221,21 @@ def _look(value: Any) -> _Look:
     if type(value) in _SCALARS:
         token = (type(value), value if value == value else "nan")
         return _Look(token, token)
+    whole = _see(value, own_classes=True)
+    plain = _see(value, own_classes=False) if whole and "own" in whole.kinds.values() else whole
+    tokens = [eye.hash.digest() if eye else ("is", id(value)) for eye in (whole, plain)]
+    return _Look(*tokens, (value, *(eye.kept for eye in (whole, plain) if eye)))
+
+
+def _see(value: Any, own_classes: bool) -> _Eye | None:
     for eye in (_Eye, _Eye, _Eye, _FlatEye, _FlatEye):
         try:
-            whole = eye(value, own_classes=True)
-            plain = eye(value, own_classes=False) if "own" in whole.kinds.values() else whole
-            return _Look(whole.hash.digest(), plain.hash.digest(), (whole.kept, plain.kept))
+            return eye(value, own_classes)
         except (RuntimeError, ValueError):
             continue  # changed meanwhile by another thread, too deep, a cycle, a set: try again, and flat at last
         except Exception:
             break
-    return _Look(("is", id(value)), ("is", id(value)), value)
+    return None
 
 
 class _Eye(pickle.Pickler):
@@ -322,7 +327,7 @@ def _kind(cls: type) -> str:
     return "data" if roots[0] in _DATA else "own"
 
 
-def _check(keys: Iterable[str], whole: bool = True, locked: bool = False) -> list[str | None]:
+def _check(keys: Iterable[str | None], whole: bool = True, locked: bool = False) -> list[str | None]:
     """Compare values with what they were, take note of what they are, and give the keys of those that changed.
 
     Unless `whole`, objects of the app's own classes are left out; unless `locked`, what others hold under a lock.
@@ -331,8 +336,8 @@ def _check(keys: Iterable[str], whole: bool = True, locked: bool = False) -> lis
     me = threading.get_ident()
     for key in keys:
         with _master:
-            value, old = _values.get(key), _looks.get(key)
-        if old is None or type(value) in _SCALARS:
+            value, old = _values.get(key), _looks.get(key)  # type: ignore[arg-type]
+        if key is None or old is None or type(value) in _SCALARS:
             continue
         new = _look(value)
         with _master:
@@ -349,30 +354,19 @@ def _check(keys: Iterable[str], whole: bool = True, locked: bool = False) -> lis
 # --- The locks ---
 
 
-class _Transaction:
-    """What a thread touches while it holds locks."""
-
-    def __init__(self) -> None:
-        self.depth = 0
-        self.keys: set[str] = set()  # named by a lock, or read: perhaps changed in place
-        self.changed: list[str | None] = []  # assigned or removed
-
-
-# By thread: each is made, used and removed by its own thread alone, the others only look, so it needs no lock.
-_transactions: dict[int, _Transaction] = {}
+# What threads that hold locks have touched: how deep they are in locks, the keys named by these or read (perhaps changed
+# in place), and those assigned or removed. Each thread makes, uses and removes its own, so it needs no lock.
+_transactions: dict[int, Any] = {}
 
 
 class KeyLock:
-    """A re-entrant lock from `server_state_lock`. Its holder's changes are told to others when it releases its last.
+    """A re-entrant lock from `server_state_lock`, to be used in a `with` block, or acquired and released by one thread.
 
-    Use it in a `with` block, or call `acquire` and `release` from the same thread.
+    What its holder changes is told to others when the thread releases the last of its locks.
     """
 
     def __init__(self, names: tuple[str, ...], locks: list[Any]) -> None:
         self._names, self._rlocks = names, locks
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock; wait as long as it takes, or at most `timeout` seconds. Tell whether we have it now."""
@@ -382,30 +376,34 @@ class KeyLock:
                 for taken in self._rlocks[:count]:
                     taken.release()
                 return False
-        transaction = _transactions.setdefault(threading.get_ident(), _Transaction())
-        transaction.depth += 1
-        transaction.keys.update(self._names)
+        mine = _transactions.get(threading.get_ident()) or types.SimpleNamespace(depth=0, keys=set(), changed=[])
+        _transactions[threading.get_ident()] = mine
+        mine.depth += 1
+        mine.keys.update(self._names)
         return True
-
-    __enter__ = acquire
 
     def release(self) -> None:
         """Release the lock, and if it was the thread's last, tell others what changed. RuntimeError if not held."""
         if not all(lock._is_owned() for lock in self._rlocks):
             raise RuntimeError(f"The lock of {self._names} is not held by this thread: acquire() it before release().")
-        transaction = _transactions[threading.get_ident()]
-        transaction.depth -= 1
+        mine = _transactions[threading.get_ident()]
+        mine.depth -= 1
         try:
-            if not transaction.depth:
-                changed = _check(transaction.keys, locked=True)
-                transaction.changed += () if _suppressed.get()[0] else changed
+            if not mine.depth:
+                changed = _check(mine.keys, locked=True)
+                mine.changed += () if _suppressed.get()[0] else changed
         finally:
-            if not transaction.depth:
+            if not mine.depth:
                 del _transactions[threading.get_ident()]
             for lock in reversed(self._rlocks):
                 lock.release()
-        if transaction.changed and not transaction.depth:
-            _publish(transaction.changed, _own_run())
+        if not mine.depth:
+            _publish(mine.changed)
+
+    __enter__ = acquire
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
 
 class ServerStateLock:
@@ -438,37 +436,27 @@ class _Run:
 
     def __init__(self, session: _Session, link: int) -> None:
         self.session, self.link = session, link  # its place in a chain of reruns; 0 where a user began it
-        self.containers: set[str] = set()  # read, and perhaps changed in place without a lock
-
-
-class _Reader:
-    """A session's script, or one fragment of it, and the version of each key when its latest run first read it."""
-
-    def __init__(self, run: _Run) -> None:
-        self.run = run
-        self.seen: dict[str | None, int] = {}
+        self.seen: dict[str | None, dict[str | None, int]] = {}  # versions when first read, by reader, by key
+        self.containers: set[str | None] = set()  # read, and perhaps changed in place without a lock
 
 
 class _Session:
-    """What one browser session shows. Its readers are guarded by the master lock."""
+    """What one browser session shows. The readers in it, its script and fragments, are guarded by the master lock."""
 
     def __init__(self, app: Any) -> None:
         self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
-        self.readers: dict[str | None, _Reader] = {}  # by fragment id; None is the script itself
+        self.readers: dict[str | None, _Run] = {}  # the latest run of each, by fragment id; None is the script itself
+        self.links: dict[str | None, int] = {}  # of the changes that it is to be rerun for
         self.watch: _Watch | None = None
         self.client_state: Any = None  # as the last run that we know of left it
         self.starting: int | None = None  # the link of the run that we are starting
-        self.wait_until: float | None = None  # seconds of time.monotonic()
+        self.wait_until = 0.0  # seconds of time.monotonic()
 
-    def stale(self) -> dict[str | None, dict[str | None, int]]:
-        """Which readers show something old, and what: keys, each with the link that its rerun would be."""
-        found: dict[str | None, dict[str | None, int]] = {}
+    def stale(self) -> list[str | None]:
+        """Which readers show something old."""
         with _master:
-            for fragment, reader in self.readers.items():
-                for key, seen in reader.seen.items():
-                    if seen != _versions.get(key, 0):
-                        found.setdefault(fragment, {})[key] = _links.get(key, 0)
-        return found
+            seen = [(fragment, run.seen[fragment].items()) for fragment, run in self.readers.items()]
+            return [fragment for fragment, items in seen if any(v != _versions.get(key, 0) for key, v in items)]
 
     def forget(self, fragments: Iterable[str | None] = ()) -> None:
         """Forget what these fragments, or else all of the script, have read."""
@@ -485,15 +473,6 @@ class _Here(NamedTuple):
     shows: bool  # what is read is shown: not so in a widget's callback, or when the run has been superseded
     own: bool  # it is the run's own thread, not a helper
 
-    def saw(self, key: str | None) -> None:
-        if self.shows:
-            reader = self.run.session.readers.get(self.fragment)
-            if reader is None or reader.run is not self.run:
-                reader = self.run.session.readers[self.fragment] = _Reader(self.run)
-            version = _versions.get(key, 0)
-            if reader.seen.setdefault(key, version) != version:
-                reader.seen[key] = -1  # no version is: it shows an old one, even if the key is removed again
-
 
 # The callback of a WeakKeyDictionary takes no lock, and puts the removal off while the dictionary is iterated: the
 # garbage collector may call it at any moment, within our own critical section too.
@@ -507,8 +486,9 @@ class RerunSuppressedError(RuntimeError):
     """A rerun was forced inside `with no_rerun:`."""
 
 
+_NOTHING = types.SimpleNamespace(add=id)  # takes keys, and keeps none
 # How deep in `no_rerun` we are, and what was read there: perhaps changed in place.
-_suppressed: ContextVar[tuple[int, set[str]]] = ContextVar("server_state.no_rerun", default=(0, set()))
+_suppressed: ContextVar[tuple[int, Any]] = ContextVar("_suppressed", default=(0, _NOTHING))
 
 
 class _NoRerun:
@@ -520,7 +500,7 @@ class _NoRerun:
 
     def __exit__(self, *error: object) -> None:
         depth, keys = _suppressed.get()
-        _suppressed.set((depth - 1, keys))
+        _suppressed.set((depth - 1, keys) if depth > 1 else (0, _NOTHING))
         if depth == 1:
             _check(keys)
 
@@ -530,46 +510,38 @@ def force_rerun_bound_sessions(key: str) -> None:
 
     RerunSuppressedError inside `no_rerun`; KeyError for a key that nobody has set, read or locked.
     """
-    key, run = _name(key), _own_run()
+    key, here = _name(key), _here()
     if _suppressed.get()[0]:
         raise RerunSuppressedError(f'A rerun for "{key}" is forced inside no_rerun: move the call out of that block.')
     with _master:
-        readers = [r for s in list(_sessions.values()) for r in s.readers.values() if key in r.seen]
+        runs = [(run, run.seen[f]) for s in list(_sessions.values()) for f, run in s.readers.items()]
+        readers = [(run, seen) for run, seen in runs if key in seen]
         if not readers and key not in _values and key not in _locks:
             raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: check the name, or set it first.')
-        for reader in readers:
-            reader.seen[key] = reader.seen[key] if reader.run is run else -1  # which no version is
-        _link(key, run)
-        _published.add(key)
+        for run, seen in readers:
+            seen[key] = seen[key] if here and here.own and run is here.run else -1  # which no version is
+        _published[key] = here.run.link + 1 if here and here.own else 0
     _wake()
 
 
-def _link(key: str | None, run: _Run | None) -> None:
-    _links.pop(key, None)
-    if run is not None:
-        _links[key] = run.link + 1
-
-
-def _publish(keys: list[str | None], run: _Run | None, but_run: bool = True) -> None:
+def _publish(keys: list[str | None], run: _Run | None = None, but_run: bool = True) -> None:
     """Give keys new versions: who has read older ones is rerun, but not the run that makes the change."""
-    if not keys:
+    if keys and threading.get_ident() in _transactions:
+        _transactions[threading.get_ident()].changed += keys  # until the release
         return
-    transaction = _transactions.get(threading.get_ident())
-    if transaction is not None:
-        transaction.changed += keys  # until the release
-        return
+    here = None if run or not keys else _here()
+    run = here.run if here and here.own else run
     with _master:
-        readers = [reader for reader in run.session.readers.values() if reader.run is run] if run and but_run else []
         for key in dict.fromkeys(keys):
             before, version = _versions.pop(key, 0), 0  # 0 is the version of a key that is not there
-            _link(key, run)
             if key is None or key in _values:
                 version = _versions[key] = next(_clock)
-            for reader in readers:
-                if reader.seen.get(key) == before:  # else it has missed an earlier change, too
-                    reader.seen[key] = version
-            _published.add(key)
-    _wake()
+            for seen in run.seen.values() if run and but_run else ():
+                if seen.get(key) == before:  # else it has missed an earlier change, too
+                    seen[key] = version
+            _published[key] = run.link + 1 if run else 0
+    if keys:
+        _wake()
 
 
 def _wake() -> None:
@@ -592,131 +564,117 @@ def _look_after(run: _Run) -> None:
     _publish([key for key in changed if key in doubtful], run, but_run=False)
 
 
+# --- Streamlit: every reach into it ---
+
+_STARTED = 0.002  # seconds between two starts: the loop needs its turn to send what is drawn
 _FEW, _PATIENCE = 4, 0.02  # so many runs may be drawing, for so many seconds, before the next one is started
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _CHAIN_WARNING = """Reruns that were started by a change of server_state["%s"] keep changing it, so they are now
 delayed, up to a second each. Change it only when a user did something, or inside `with no_rerun:`."""
 _warned: set[str | None] = set()
+_reruns: _Reruns | None = None
+_off = False
 
 
 class _Reruns:
-    """Starts the reruns, a few at a time, on Streamlit's event loop: all but `post` and `wake` is called there."""
+    """Starts the reruns, a few at a time, in a task on Streamlit's event loop; only there is a session spoken to."""
 
     def __init__(self, loop: Any) -> None:
-        self.loop = loop
-        self.ready: dict[_Session, None] = {}  # to be looked at, first come, first served
-        self.parked: dict[_Session, None] = {}  # to be looked at later: running, disconnected or slowed down
-        self.drawing: dict[_Watch, float] = {}  # runs that we started, and when, until they have drawn
-        self.held: dict[_Watch, threading.Event] = {}  # those that have, and wait to clean up, ...
-        self.cleaning: tuple[_Watch | None, float] = None, 0.0  # ... one at a time
-        self.woken, self.timer, self.latest = False, None, time.monotonic()
-
-    def post(self, callback: Callable[..., None], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the server has stopped
-            self.loop.call_soon_threadsafe(callback, *args)
+        self.loop, self.task, self.due, self.latest = loop, None, False, time.monotonic()
+        self.started: list[_Watch] = []  # runs that we started of late
+        self.held: dict[_Watch, threading.Event] = {}  # those that have drawn, and wait for their turn to clean up
 
     def wake(self) -> None:
-        if not self.woken:
-            self.woken = True
-            self.post(self.turn)
+        """Have the task look around. From any thread."""
+        if not self.due:
+            self.due = True
+            with contextlib.suppress(RuntimeError):  # the server has stopped
+                self.loop.call_soon_threadsafe(self.begin)
 
-    def turn(self, unpark: bool = False) -> None:
-        """Start the next run, or let the next one clean up; then see when to come back."""
-        self.woken, self.latest = False, time.monotonic()
+    def begin(self) -> None:
+        if self.task is None or self.task.done():
+            self.task = self.loop.create_task(self.work())
+
+    async def work(self) -> None:
+        """Rerun who shows something old, then let those runs clean up one by one, until there is nothing to do."""
+        delay = 1.0
+        while delay or self.due:
+            self.due, self.latest, delay = False, time.monotonic(), 0
+            for session in self.find():
+                wait = self.rerun(session)
+                delay = min(filter(None, (delay, wait)), default=0)
+                while wait == _STARTED:
+                    await asyncio.sleep(0.002)
+                    wait = _STARTED if self.is_drawing(_FEW, _PATIENCE) else 0
+            self.latest = time.monotonic()
+            for watch in [watch for watch in self.held if watch.is_wanted()]:
+                self.held.pop(watch).set()
+            if self.held and not self.is_drawing(1, 0.2):
+                watch = next(iter(self.held))
+                self.held.pop(watch).set()
+                while not watch.over and time.monotonic() - self.latest < 0.5:
+                    await asyncio.sleep(0.003)
+            delay = min(filter(None, (delay, self.held and 0.003)), default=0)
+            await asyncio.sleep(delay)
+
+    def is_drawing(self, few: int, patience: float) -> bool:
+        self.started = [watch for watch in self.started if not watch.drawn and time.monotonic() - watch.since < 1]
+        return sum(time.monotonic() - watch.since < patience for watch in self.started) >= few
+
+    def find(self) -> list[_Session]:
+        """The sessions that may show something old."""
         with _master:
-            keys, sessions = set(_published), list(_sessions.values()) if _published else []
+            published, sessions = _published.copy(), list(_sessions.values())
             _published.clear()
         for session in sessions:
             with _master:
-                if any(not keys.isdisjoint(reader.seen) for reader in session.readers.values()):
-                    self.ready[session] = None
-        if unpark:
-            self.ready.update(self.parked)
-            self.parked.clear()
-        delays = [self.start_next(self.latest), self.clean_next(self.latest), 0.2 if self.parked else 0]
-        if self.timer is not None:
-            self.timer.cancel()
-        delay = min(filter(None, delays), default=None)
-        self.timer = None if delay is None else self.loop.call_later(delay, self.turn, True)
+                read = set().union(*(run.seen[fragment] for fragment, run in session.readers.items()))
+            session.links.update((key, published[key]) for key in published.keys() & read)
+        return [session for session in sessions if session.links]
 
-    def start_next(self, now: float) -> float:
-        """Start one run: the loop needs its own turn to send what others draw before there is another. Seconds to wait."""
-        while self.ready:
-            if sum(now - since < _PATIENCE for since in self.drawing.values()) >= _FEW:
-                return _PATIENCE
-            session = next(iter(self.ready))
-            del self.ready[session]
+    def rerun(self, session: _Session) -> float:
+        """Rerun a session if it shows something old and nothing is in the way; give the seconds to wait after that."""
+        try:
+            app, stale, runtime, link = session.app(), session.stale(), _runtime(), max(session.links.values())
+            if app is None or not stale:
+                session.links, session.wait_until = {}, 0.0
+                return 0
+            if app._scriptrunner is not None:  # a rerun would interrupt it
+                _watch(session, app._scriptrunner)
+                return 0.02
+            if runtime is None or not runtime.is_active_session(app.id):
+                return 0.2
+            known, state = session.client_state, app._client_state
+            if known is not state and known is not None and known.page_script_hash != state.page_script_hash:
+                session.forget()  # a run that never used `server_state` went to another page
+                return 0
+            if link > _CHAIN:
+                for key in session.links.keys() - _warned:
+                    _warned.add(key)
+                    _log.warning(_CHAIN_WARNING, key)
+                session.wait_until = session.wait_until or time.monotonic() + min(1.0, 0.05 * (link - _CHAIN))
+                if time.monotonic() < session.wait_until:
+                    return 0.05
+            fragment = None if None in stale else stale[0]
+            if fragment is not None:
+                if not app._fragment_storage.contains(fragment):
+                    session.forget([fragment])
+                    return 0.001
+                state = type(state)()
+                state.CopyFrom(app._client_state)
+                state.fragment_id = fragment
+            session.wait_until, session.starting = 0.0, link
             try:
-                watch = self.start(session, now)
-            except Exception as error:
-                _without_reruns(error)
-                continue
-            if watch is not None:
-                self.drawing[watch] = now
-                return 0.002
-        return 0
-
-    def start(self, session: _Session, now: float) -> _Watch | None:
-        """Rerun a session if it shows something old and nothing is in the way."""
-        app, stale = session.app(), session.stale()
-        if app is None or not stale:
-            session.wait_until = None
-        elif not _is_free(app, session) or now < self.slow_down(session, stale, now):
-            self.parked[session] = None
-        elif _has_left_page(app, session):
-            session.forget()
-        else:
-            fragment = None if None in stale else next(iter(stale))
-            session.wait_until, session.starting = None, max(stale[fragment].values())
-            runner = _request_rerun(app, fragment)
-            watch = _watch(session, runner) if runner else None
-            session.starting = None
-            if watch is not None:
-                watch.begin([fragment] if fragment else [], first=True)
-                return watch
-            session.forget([fragment])  # it is no more
-            self.ready[session] = None
-        return None
-
-    def slow_down(self, session: _Session, stale: Mapping[Any, Mapping[str | None, int]], now: float) -> float:
-        """When the next rerun of a chain may start, in seconds of time.monotonic()."""
-        links = {key: link for keys in stale.values() for key, link in keys.items() if link > _CHAIN}
-        for key in links.keys() - _warned:
-            _warned.add(key)
-            _log.warning(_CHAIN_WARNING, key)
-        if session.wait_until is None:
-            session.wait_until = now + min(1.0, 0.05 * (max(links.values(), default=_CHAIN) - _CHAIN))
-        return session.wait_until
-
-    def clean_next(self, now: float) -> float:
-        """Let a held run clean up: at once if it is wanted again, others in turn when all have drawn. Seconds to wait."""
-        for watch in [watch for watch in self.held if _is_wanted(watch)]:
-            self.held.pop(watch).set()
-        drawing = self.ready or any(now - since < 10 * _PATIENCE for since in self.drawing.values())
-        if self.held and not drawing and now - self.cleaning[1] > (1 if self.cleaning[0] else 0.003):
-            self.cleaning = next(iter(self.held)), now
-            self.held.pop(self.cleaning[0]).set()
-        return 0.01 if self.held else 0
-
-    def drawn(self, watch: _Watch, turn: threading.Event | None) -> None:
-        self.drawing.pop(watch, None)
-        if turn is not None:
-            self.held[watch] = turn
-        self.turn()
-
-    def over(self, watch: _Watch) -> None:
-        self.drawing.pop(watch, None)
-        self.parked.pop(watch.session, None)
-        self.ready[watch.session] = None
-        if self.cleaning[0] is watch:
-            self.cleaning = None, time.monotonic()
-        self.turn()
-
-
-_reruns: _Reruns | None = None
-
-
-# --- Streamlit: every reach into it ---
+                app.request_rerun(state)
+                watch = _watch(session, app._scriptrunner)
+            finally:
+                session.starting = None
+            watch.begin([fragment] if fragment else [], first=True)
+            self.started.append(watch)
+            return _STARTED
+        except Exception as error:
+            _without_reruns(error)
+            return 0
 
 
 class _Watch:
@@ -724,8 +682,9 @@ class _Watch:
 
     def __init__(self, session: _Session, runner: Any, reruns: _Reruns) -> None:
         self.session, self.runner, self.reruns = session, weakref.ref(runner), reruns
-        self.link = session.starting  # None where it is not we who started it
+        self.link = session.starting  # in a chain; None where it is not we who started it
         self.run: _Run | None = None
+        self.since, self.drawn, self.over = time.monotonic(), False, False
 
     def begin(self, fragments: Iterable[str], first: bool = False) -> _Run:
         """Note that a run begins, of these fragments or of all; with `first`, unless that has been noted already."""
@@ -744,7 +703,8 @@ class _Watch:
             elif event.name == "SHUTDOWN":  # the session's own callback on the loop comes just before ours, or after
                 if self.session.watch is self:
                     self.session.watch, self.session.client_state = None, details.get("client_state")
-                self.reruns.post(self.reruns.over, self)
+                self.over = True
+                self.reruns.wake()
             elif "STOPPED" in event.name:
                 self.pause(event.name.endswith("SUCCESS"))
         except Exception as error:
@@ -752,19 +712,25 @@ class _Watch:
 
     def pause(self, last: bool) -> None:
         """A run is over. What is left is that Streamlit cleans up, or begins another run."""
+        self.drawn = True
         if self.run is not None and self.run.containers:
             threading.Thread(target=_look_after, args=(self.run,), name="server_state look", daemon=True).start()
-        if self.link is not None:
-            option: Any = sys.modules["streamlit.config"].get_option  # type: ignore[attr-defined]
-            hold = last and option("runner.postScriptGC") and option("runner.fastReruns")  # no click waits with it
-            turn = threading.Event() if hold else None
-            self.reruns.post(self.reruns.drawn, self, turn)
-            while turn is not None and not turn.wait(1) and time.monotonic() - self.reruns.latest < 1:
+        option: Any = sys.modules["streamlit.config"].get_option  # type: ignore[attr-defined]
+        if last and self.link is not None and option("runner.postScriptGC") and option("runner.fastReruns"):
+            turn = self.reruns.held[self] = threading.Event()
+            self.reruns.wake()
+            while not turn.wait(1) and time.monotonic() - self.reruns.latest < 1:
                 pass
+
+    def is_wanted(self) -> bool:
+        """Whether somebody asked something of a held runner, or started another in its place."""
+        app, runner = self.session.app(), self.runner()
+        return app is None or app._scriptrunner is not runner or runner._requests._state.name != "CONTINUE"
 
 
 def _here() -> _Here | None:
     """In which run this thread is, and where; None outside a session. Never imports Streamlit, nor raises."""
+    global _reruns
     scripts: Any = sys.modules.get("streamlit.runtime.scriptrunner")
     try:
         ctx = None if scripts is None or _off else scripts.get_script_run_ctx(suppress_warning=True)
@@ -773,97 +739,49 @@ def _here() -> _Here | None:
         watch: _Watch | None = ctx.__dict__.get("_server_state")
         if watch is None:
             runtime = _runtime()
-            info = runtime._session_mgr.get_session_info(ctx.session_id) if runtime else None
-            runner = info.session._scriptrunner if info else None
+            app = getattr(runtime and runtime._session_mgr.get_session_info(ctx.session_id), "session", None)
+            runner = app and app._scriptrunner
             if runner is None or runner._requests is not ctx.script_requests:
                 return None  # superseded
-            watch = ctx._server_state = _watch(_session(info.session), runner)
+            with _master:
+                session = _sessions.setdefault(app, _Session(app))
+                if _reruns is None or _reruns.loop is not app._event_loop:
+                    _reruns = _Reruns(app._event_loop)
+            watch = ctx._server_state = _watch(session, runner)
         run = watch.run or watch.begin(ctx.fragment_ids_this_run or (), first=True)
-        app, thread = watch.session.app(), _thread_state()
-        runner = watch.runner()
+        app, runner = watch.session.app(), watch.runner()
         shows = ctx._has_script_started and runner is not None and app is not None and app._scriptrunner is runner
         own = runner is not None and runner._script_thread is threading.current_thread()
-        # Older releases keep the id of the fragment being run in the context, newer ones in the thread's state.
-        fragment = ctx.current_fragment_id if hasattr(ctx, "current_fragment_id") else thread and thread.fragment_id
-        return _Here(run, fragment, shows, own or getattr(thread, "is_parallel_worker", False))
+        if hasattr(ctx, "current_fragment_id"):  # older releases
+            return _Here(run, ctx.current_fragment_id, shows, own)
+        module: Any = sys.modules["streamlit.runtime.scriptrunner_utils.script_run_context"]
+        try:
+            state = module.ThreadState.get()
+        except RuntimeError:  # an attached helper thread
+            return _Here(run, None, shows, own)
+        return _Here(run, state.fragment_id, shows, own or getattr(state, "is_parallel_worker", False))
     except Exception as error:
         _without_reruns(error)
         return None
 
 
-def _own_run() -> _Run | None:
-    here = _here()
-    return here.run if here is not None and here.own else None
-
-
-def _thread_state() -> Any:
-    module: Any = sys.modules.get("streamlit.runtime.scriptrunner_utils.script_run_context")
-    with contextlib.suppress(RuntimeError):  # not set in this thread
-        return module.ThreadState.get() if hasattr(module, "ThreadState") else None
-
-
 def _runtime() -> Any:
     """The server; None in plain Python, and under `AppTest`, which puts a mock in its place."""
-    cls: Any = sys.modules["streamlit.runtime"].Runtime  # type: ignore[attr-defined]
+    cls: Any = sys.modules["streamlit.runtime"].Runtime
     return cls.instance() if cls.exists() and issubclass(type(cls.instance()), cls) else None
-
-
-def _session(app: Any) -> _Session:
-    global _reruns
-    with _master:
-        if app not in _sessions:
-            _sessions[app] = _Session(app)
-        if _reruns is None or _reruns.loop is not app._event_loop:
-            _reruns = _Reruns(app._event_loop)
-        return _sessions[app]
 
 
 def _watch(session: _Session, runner: Any) -> _Watch:
     """Hear of a runner's progress from now on."""
     with _master:
-        if session.watch is not None and session.watch.runner() is runner:
-            return session.watch
-        assert _reruns is not None
-        watch = session.watch = _Watch(session, runner, _reruns)
-    runner.on_event.connect(watch.on_event, weak=False)
+        watch = session.watch
+        is_new = watch is None or watch.runner() is not runner
+        if watch is None or is_new:
+            assert _reruns is not None
+            watch = session.watch = _Watch(session, runner, _reruns)
+    if is_new:
+        runner.on_event.connect(watch.on_event, weak=False)
     return watch
-
-
-def _is_free(app: Any, session: _Session) -> bool:
-    """Whether a session's tab is connected, and no run under way that a rerun would interrupt; else we hear its end."""
-    if app._scriptrunner is not None:
-        _watch(session, app._scriptrunner)
-        return False
-    runtime = _runtime()
-    return runtime is not None and bool(runtime.is_active_session(app.id))
-
-
-def _has_left_page(app: Any, session: _Session) -> bool:
-    """Whether a run that never used `server_state`, so that we know nothing of it, went to another page."""
-    was, now = session.client_state, app._client_state
-    return was is not None and was is not now and bool(was.page_script_hash != now.page_script_hash)
-
-
-def _request_rerun(app: Any, fragment: str | None) -> Any:
-    """Rerun a session's page, or a fragment in it, and give the runner. Only while no run is under way."""
-    state = app._client_state
-    if fragment is not None:
-        if not app._fragment_storage.contains(fragment):
-            return None
-        state = type(state)()
-        state.CopyFrom(app._client_state)
-        state.fragment_id = fragment
-    app.request_rerun(state)
-    return app._scriptrunner
-
-
-def _is_wanted(watch: _Watch) -> bool:
-    """Whether somebody asked something of a held runner, or started another in its place."""
-    app, runner = watch.session.app(), watch.runner()
-    return app is None or app._scriptrunner is not runner or runner._requests._state.name != "CONTINUE"
-
-
-_off = False
 
 
 def _without_reruns(error: Exception) -> None:
