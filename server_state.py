@@ -566,8 +566,7 @@ def _look_after(run: _Run) -> None:
 
 # --- Streamlit: every reach into it ---
 
-_STARTED = 0.002  # seconds between two starts: the loop needs its turn to send what is drawn
-_FEW, _PATIENCE = 4, 0.02  # so many runs may be drawing, for so many seconds, before the next one is started
+_STARTED = 0.002  # seconds until the next run is started: the loop needs a turn to send what this one draws
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _CHAIN_WARNING = """Reruns that were started by a change of server_state["%s"] keep changing it, so they are now
 delayed, up to a second each. Change it only when a user did something, or inside `with no_rerun:`."""
@@ -577,12 +576,13 @@ _off = False
 
 
 class _Reruns:
-    """Starts the reruns, a few at a time, in a task on Streamlit's event loop; only there is a session spoken to."""
+    """Starts the reruns, one by one, in a task on Streamlit's event loop; only there is a session spoken to."""
 
-    def __init__(self, loop: Any) -> None:
-        self.loop, self.task, self.due, self.latest = loop, None, False, time.monotonic()
-        self.started: list[_Watch] = []  # runs that we started of late
-        self.held: dict[_Watch, threading.Event] = {}  # those that have drawn, and wait for their turn to clean up
+    def __init__(self, runtime: Any, loop: Any) -> None:
+        self.runtime, self.loop, self.task, self.due, self.latest = runtime, loop, None, False, time.monotonic()
+        self.held: dict[
+            _Watch, threading.Event
+        ] = {}  # runs of ours that have drawn, and wait for their turn to clean up
 
     def wake(self) -> None:
         """Have the task look around. From any thread."""
@@ -597,52 +597,40 @@ class _Reruns:
 
     async def work(self) -> None:
         """Rerun who shows something old, then let those runs clean up one by one, until there is nothing to do."""
-        delay = 1.0
-        while delay or self.due:
-            self.due, self.latest, delay = False, time.monotonic(), 0
-            for session in self.find():
-                wait = self.rerun(session)
-                delay = min(filter(None, (delay, wait)), default=0)
-                while wait == _STARTED:
-                    await asyncio.sleep(0.002)
-                    wait = _STARTED if self.is_drawing(_FEW, _PATIENCE) else 0
-            self.latest = time.monotonic()
+        delays = [1.0]
+        while delays or self.due:
+            self.due, self.latest, delays = False, time.monotonic(), []
+            with _master:
+                published, sessions = _published.copy(), list(_sessions.values())
+                _published.clear()
+            for session in sessions:
+                with _master:
+                    read = set().union(*(run.seen[fragment] for fragment, run in session.readers.items()))
+                session.links.update((key, published[key]) for key in published.keys() & read)
+                if session.links:
+                    delays.append(self.rerun(session))
+                    await asyncio.sleep(_STARTED if delays[-1] == _STARTED else 0)
             for watch in [watch for watch in self.held if watch.is_wanted()]:
                 self.held.pop(watch).set()
-            if self.held and not self.is_drawing(1, 0.2):
-                watch = next(iter(self.held))
+            if self.held and _STARTED not in delays:
+                watch, self.latest = next(iter(self.held)), time.monotonic()
                 self.held.pop(watch).set()
                 while not watch.over and time.monotonic() - self.latest < 0.5:
                     await asyncio.sleep(0.003)
-            delay = min(filter(None, (delay, self.held and 0.003)), default=0)
-            await asyncio.sleep(delay)
-
-    def is_drawing(self, few: int, patience: float) -> bool:
-        self.started = [watch for watch in self.started if not watch.drawn and time.monotonic() - watch.since < 1]
-        return sum(time.monotonic() - watch.since < patience for watch in self.started) >= few
-
-    def find(self) -> list[_Session]:
-        """The sessions that may show something old."""
-        with _master:
-            published, sessions = _published.copy(), list(_sessions.values())
-            _published.clear()
-        for session in sessions:
-            with _master:
-                read = set().union(*(run.seen[fragment] for fragment, run in session.readers.items()))
-            session.links.update((key, published[key]) for key in published.keys() & read)
-        return [session for session in sessions if session.links]
+            delays = [delay for delay in delays if delay] + [0.003] * bool(self.held)
+            await asyncio.sleep(min(delays, default=0))
 
     def rerun(self, session: _Session) -> float:
-        """Rerun a session if it shows something old and nothing is in the way; give the seconds to wait after that."""
+        """Rerun a session if it shows something old and nothing is in the way; give the seconds until the next look."""
         try:
-            app, stale, runtime, link = session.app(), session.stale(), _runtime(), max(session.links.values())
+            app, stale, link = session.app(), session.stale(), max(session.links.values())
             if app is None or not stale:
                 session.links, session.wait_until = {}, 0.0
                 return 0
-            if app._scriptrunner is not None:  # a rerun would interrupt it
-                _watch(session, app._scriptrunner)
+            if app._scriptrunner is not None:  # a rerun would interrupt it; we hear of its end
+                _watch(session, app._scriptrunner, self)
                 return 0.02
-            if runtime is None or not runtime.is_active_session(app.id):
+            if not self.runtime.is_active_session(app.id):
                 return 0.2
             known, state = session.client_state, app._client_state
             if known is not state and known is not None and known.page_script_hash != state.page_script_hash:
@@ -655,22 +643,19 @@ class _Reruns:
                 session.wait_until = session.wait_until or time.monotonic() + min(1.0, 0.05 * (link - _CHAIN))
                 if time.monotonic() < session.wait_until:
                     return 0.05
-            fragment = None if None in stale else stale[0]
-            if fragment is not None:
-                if not app._fragment_storage.contains(fragment):
-                    session.forget([fragment])
+            if None not in stale:
+                if not app._fragment_storage.contains(stale[0]):
+                    session.forget(stale[:1])
                     return 0.001
                 state = type(state)()
                 state.CopyFrom(app._client_state)
-                state.fragment_id = fragment
+                state.fragment_id = stale[0]
             session.wait_until, session.starting = 0.0, link
             try:
                 app.request_rerun(state)
-                watch = _watch(session, app._scriptrunner)
+                _watch(session, app._scriptrunner, self).begin([] if None in stale else stale[:1], first=True)
             finally:
                 session.starting = None
-            watch.begin([fragment] if fragment else [], first=True)
-            self.started.append(watch)
             return _STARTED
         except Exception as error:
             _without_reruns(error)
@@ -684,9 +669,9 @@ class _Watch:
         self.session, self.runner, self.reruns = session, weakref.ref(runner), reruns
         self.link = session.starting  # in a chain; None where it is not we who started it
         self.run: _Run | None = None
-        self.since, self.drawn, self.over = time.monotonic(), False, False
+        self.over = False
 
-    def begin(self, fragments: Iterable[str], first: bool = False) -> _Run:
+    def begin(self, fragments: Iterable[str | None], first: bool = False) -> _Run:
         """Note that a run begins, of these fragments or of all; with `first`, unless that has been noted already."""
         with _master:
             if self.run is None or not first:
@@ -705,18 +690,18 @@ class _Watch:
                     self.session.watch, self.session.client_state = None, details.get("client_state")
                 self.over = True
                 self.reruns.wake()
-            elif "STOPPED" in event.name:
-                self.pause(event.name.endswith("SUCCESS"))
+            elif "STOPPED" in event.name:  # a run is over: what is left is cleaning up, or another run
+                if self.run is not None and self.run.containers:
+                    threading.Thread(target=_look_after, args=(self.run,), name="server_state", daemon=True).start()
+                if self.link is not None and event.name.endswith("SUCCESS"):
+                    self.hold()
         except Exception as error:
             _without_reruns(error)
 
-    def pause(self, last: bool) -> None:
-        """A run is over. What is left is that Streamlit cleans up, or begins another run."""
-        self.drawn = True
-        if self.run is not None and self.run.containers:
-            threading.Thread(target=_look_after, args=(self.run,), name="server_state look", daemon=True).start()
-        option: Any = sys.modules["streamlit.config"].get_option  # type: ignore[attr-defined]
-        if last and self.link is not None and option("runner.postScriptGC") and option("runner.fastReruns"):
+    def hold(self) -> None:
+        """Wait with Streamlit's collection of garbage until all have drawn; not where a user's click would wait too."""
+        option: Any = sys.modules["streamlit.config"].get_option
+        if option("runner.postScriptGC") and option("runner.fastReruns"):
             turn = self.reruns.held[self] = threading.Event()
             self.reruns.wake()
             while not turn.wait(1) and time.monotonic() - self.reruns.latest < 1:
@@ -728,26 +713,39 @@ class _Watch:
         return app is None or app._scriptrunner is not runner or runner._requests._state.name != "CONTINUE"
 
 
+def _watch(session: _Session, runner: Any, reruns: _Reruns) -> _Watch:
+    """Hear of a runner's progress from now on."""
+    with _master:
+        if session.watch is not None and session.watch.runner() is runner:
+            return session.watch
+        watch = session.watch = _Watch(session, runner, reruns)
+    runner.on_event.connect(watch.on_event, weak=False)
+    return watch
+
+
 def _here() -> _Here | None:
     """In which run this thread is, and where; None outside a session. Never imports Streamlit, nor raises."""
     global _reruns
-    scripts: Any = sys.modules.get("streamlit.runtime.scriptrunner")
     try:
+        scripts: Any = sys.modules.get("streamlit.runtime.scriptrunner")
         ctx = None if scripts is None or _off else scripts.get_script_run_ctx(suppress_warning=True)
         if ctx is None:
             return None
         watch: _Watch | None = ctx.__dict__.get("_server_state")
         if watch is None:
-            runtime = _runtime()
-            app = getattr(runtime and runtime._session_mgr.get_session_info(ctx.session_id), "session", None)
+            cls: Any = sys.modules["streamlit.runtime"].Runtime
+            runtime = cls.instance() if cls.exists() else None
+            if not issubclass(type(runtime), cls):
+                return None  # `AppTest` puts a mock in its place
+            app: Any = getattr(runtime._session_mgr.get_session_info(ctx.session_id), "session", None)
             runner = app and app._scriptrunner
             if runner is None or runner._requests is not ctx.script_requests:
                 return None  # superseded
             with _master:
-                session = _sessions.setdefault(app, _Session(app))
                 if _reruns is None or _reruns.loop is not app._event_loop:
-                    _reruns = _Reruns(app._event_loop)
-            watch = ctx._server_state = _watch(session, runner)
+                    _reruns = _Reruns(runtime, app._event_loop)
+                session = _sessions.setdefault(app, _Session(app))
+            watch = ctx._server_state = _watch(session, runner, _reruns)
         run = watch.run or watch.begin(ctx.fragment_ids_this_run or (), first=True)
         app, runner = watch.session.app(), watch.runner()
         shows = ctx._has_script_started and runner is not None and app is not None and app._scriptrunner is runner
@@ -763,25 +761,6 @@ def _here() -> _Here | None:
     except Exception as error:
         _without_reruns(error)
         return None
-
-
-def _runtime() -> Any:
-    """The server; None in plain Python, and under `AppTest`, which puts a mock in its place."""
-    cls: Any = sys.modules["streamlit.runtime"].Runtime
-    return cls.instance() if cls.exists() and issubclass(type(cls.instance()), cls) else None
-
-
-def _watch(session: _Session, runner: Any) -> _Watch:
-    """Hear of a runner's progress from now on."""
-    with _master:
-        watch = session.watch
-        is_new = watch is None or watch.runner() is not runner
-        if watch is None or is_new:
-            assert _reruns is not None
-            watch = session.watch = _Watch(session, runner, _reruns)
-    if is_new:
-        runner.on_event.connect(watch.on_event, weak=False)
-    return watch
 
 
 def _without_reruns(error: Exception) -> None:
