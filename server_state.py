@@ -165,7 +165,8 @@ def _read(key: str | None, here: _Here | None = None) -> Any:
             _unlooked.add(here.run)
     if _transactions and threading.get_ident() in _transactions:
         _transactions[threading.get_ident()].keys.add(key)
-    _suppressed.get()[1].add(key)
+    if _is_suppressed():
+        _suppressed.get()[1].add(key)
     return value
 
 
@@ -192,19 +193,19 @@ def _write(new: Mapping[str, Any] | None, only_new: bool = False) -> Any:
             elif value is not _MISSING and not (only_new and old is not None):
                 _values[key], _looks[key] = value, looks[key]
                 changed += (key, None) if old is None else (key,) if old.whole != looks[key].whole else ()
-    if not _suppressed.get()[0]:
+    if not _is_suppressed():
         _publish(changed)
     return replaced[-1]
 
 
 # --- What counts as a change ---
-
 _SCALARS = (type(None), bool, int, float, complex, str, bytes)
 _CONTAINERS = (list, dict, set, bytearray, deque, tuple)
 # Objects of these modules are data. Those of the rest of the standard library (threads, queues, files, sockets,
 # loggers) and functions are compared by identity; so is what has pickle methods of its own and comes from elsewhere.
 _DATA = set("abc array builtins collections contextlib dataclasses datetime decimal enum fractions ipaddress".split())
 _DATA |= set("numpy pandas pathlib polars pyarrow random re types typing uuid zoneinfo".split())
+_OPAQUE = sys.stdlib_module_names - _DATA
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
 
 
@@ -223,8 +224,9 @@ def _look(value: Any) -> _Look:
         return _Look(token, token)
     whole = _see(value, own_classes=True)
     plain = _see(value, own_classes=False) if whole and "own" in whole.kinds.values() else whole
-    tokens = [eye.hash.digest() if eye else ("is", id(value)) for eye in (whole, plain)]
-    return _Look(*tokens, (value, *(eye.kept for eye in (whole, plain) if eye)))
+    if whole is None or plain is None:
+        return _Look(("is", id(value)), ("is", id(value)), value)
+    return _Look(whole.hash.digest(), plain.hash.digest(), (whole.kept, plain.kept))
 
 
 def _see(value: Any, own_classes: bool) -> _Eye | None:
@@ -287,11 +289,12 @@ class _FlatEye(_Eye):
 
     def see(self, value: Any) -> None:
         self.numbers, self.queue = {id(value): 0}, [value]
-        for self.top in self.queue:  # which grows meanwhile
-            if type(self.top) in (set, frozenset):
-                looks = [_look(item) for item in self.top]
+        for top in self.queue:  # which grows meanwhile
+            self.top = top
+            if type(top) in (set, frozenset):
+                looks = [_look(item) for item in top]
                 self.kept += looks
-                self.top = (type(self.top).__name__, *sorted(repr(look.whole) for look in looks))
+                self.top = (type(top).__name__, *sorted(repr(look.whole) for look in looks))
             self.dump(self.top)
         self.kept += self.queue  # what `__reduce_ex__` made would be gone, and its id another's
 
@@ -316,15 +319,11 @@ def _may_hold_set(value: Any) -> bool:
 
 def _kind(cls: type) -> str:
     """Whether objects of a class are "data" that pickle can take apart, the app's "own" such, or "opaque"."""
-    roots = [base.__module__.partition(".")[0] for base in cls.__mro__]
-    makers = [r for r, base in zip(roots, cls.__mro__) if "__reduce_ex__" in vars(base) or "__reduce__" in vars(base)]
-    if (
-        makers[0] not in _DATA
-        or issubclass(cls, _FUNCTIONS)
-        or any(r in sys.stdlib_module_names - _DATA for r in roots)
-    ):
+    roots = {base: base.__module__.partition(".")[0] for base in cls.__mro__}
+    made_by = next(base for base in roots if "__reduce_ex__" in vars(base) or "__reduce__" in vars(base))
+    if roots[made_by] not in _DATA or issubclass(cls, _FUNCTIONS) or _OPAQUE.intersection(roots.values()):
         return "opaque"
-    return "data" if roots[0] in _DATA else "own"
+    return "data" if roots[cls] in _DATA else "own"
 
 
 def _check(keys: Iterable[str | None], whole: bool = True, locked: bool = False) -> list[str | None]:
@@ -352,9 +351,7 @@ def _check(keys: Iterable[str | None], whole: bool = True, locked: bool = False)
 
 
 # --- The locks ---
-
-
-# What threads that hold locks have touched: how deep they are in locks, the keys named by these or read (perhaps changed
+# What threads have touched that hold locks: how deep they are in them, the keys named by locks or read (perhaps changed
 # in place), and those assigned or removed. Each thread makes, uses and removes its own, so it needs no lock.
 _transactions: dict[int, Any] = {}
 
@@ -391,7 +388,7 @@ class KeyLock:
         try:
             if not mine.depth:
                 changed = _check(mine.keys, locked=True)
-                mine.changed += () if _suppressed.get()[0] else changed
+                mine.changed += () if _is_suppressed() else changed
         finally:
             if not mine.depth:
                 del _transactions[threading.get_ident()]
@@ -429,8 +426,6 @@ class ServerStateLock:
 
 
 # --- Who reads what ---
-
-
 class _Run:
     """One run of a session's script, or of fragments in it."""
 
@@ -480,29 +475,30 @@ _sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary(
 
 
 # --- How a change travels to the readers ---
-
-
 class RerunSuppressedError(RuntimeError):
     """A rerun was forced inside `with no_rerun:`."""
 
 
-_NOTHING = types.SimpleNamespace(add=id)  # takes keys, and keeps none
 # How deep in `no_rerun` we are, and what was read there: perhaps changed in place.
-_suppressed: ContextVar[tuple[int, Any]] = ContextVar("_suppressed", default=(0, _NOTHING))
+_suppressed: ContextVar[tuple[int, set[str | None]]] = ContextVar("server_state.no_rerun")
 
 
 class _NoRerun:
     """`with no_rerun:` changes state without telling anybody. Nestable; for the current thread or task only."""
 
     def __enter__(self) -> None:
-        depth, keys = _suppressed.get()
-        _suppressed.set((depth + 1, keys if depth else set()))
+        depth, keys = _suppressed.get((0, set()))
+        _suppressed.set((depth + 1, keys))
 
     def __exit__(self, *error: object) -> None:
         depth, keys = _suppressed.get()
-        _suppressed.set((depth - 1, keys) if depth > 1 else (0, _NOTHING))
+        _suppressed.set((depth - 1, keys if depth > 1 else set()))
         if depth == 1:
             _check(keys)
+
+
+def _is_suppressed() -> bool:
+    return _suppressed.get((0, None))[0] > 0
 
 
 def force_rerun_bound_sessions(key: str) -> None:
@@ -511,7 +507,7 @@ def force_rerun_bound_sessions(key: str) -> None:
     RerunSuppressedError inside `no_rerun`; KeyError for a key that nobody has set, read or locked.
     """
     key, here = _name(key), _here()
-    if _suppressed.get()[0]:
+    if _is_suppressed():
         raise RerunSuppressedError(f'A rerun for "{key}" is forced inside no_rerun: move the call out of that block.')
     with _master:
         runs = [(run, run.seen[f]) for s in list(_sessions.values()) for f, run in s.readers.items()]
@@ -565,7 +561,6 @@ def _look_after(run: _Run) -> None:
 
 
 # --- Streamlit: every reach into it ---
-
 _STARTED = 0.002  # seconds until the next run is started: the loop needs a turn to send what this one draws
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _CHAIN_WARNING = """Reruns that were started by a change of server_state["%s"] keep changing it, so they are now
@@ -734,7 +729,7 @@ def _here() -> _Here | None:
         watch: _Watch | None = ctx.__dict__.get("_server_state")
         if watch is None:
             cls: Any = sys.modules["streamlit.runtime"].Runtime
-            runtime = cls.instance() if cls.exists() else None
+            runtime: Any = cls.instance() if cls.exists() else None
             if not issubclass(type(runtime), cls):
                 return None  # `AppTest` puts a mock in its place
             app: Any = getattr(runtime._session_mgr.get_session_info(ctx.session_id), "session", None)
