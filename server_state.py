@@ -76,7 +76,7 @@ class ServerState(MutableMapping[str, Any]):
         return _found(_MISSING if key.startswith("_") else _read(key), key, AttributeError)
 
     def __setattr__(self, key: str, value: Any) -> None:
-        if key.startswith("_") or hasattr(type(self), key):
+        if key.startswith("_") or any(key in vars(base) for base in type(self).__mro__):
             raise AttributeError(f'server_state.{key} could not be read back: use server_state["{key}"] = ... instead.')
         _write({key: value})
 
@@ -146,7 +146,7 @@ def _found(value: Any, key: object, error: type[Exception] = KeyError) -> Any:
 
 def _name(key: object) -> str:
     if isinstance(key, (str, int)):
-        return str(key)
+        return str.__str__(key) if isinstance(key, str) else str(key)
     raise TypeError(f"A key or lock of server_state is named by a str, not {type(key).__name__}: use str(...) first.")
 
 
@@ -334,6 +334,7 @@ def _check(keys: Iterable[str | None], whole: bool = True, locked: bool = False)
     changed: list[str | None] = []
     me = threading.get_ident()
     for key in keys:
+        value = old = new = None  # the last ones are let go of here, not under the lock
         with _master:
             value, old = _values.get(key), _looks.get(key)  # type: ignore[arg-type]
         if key is None or old is None or type(value) in _SCALARS:
@@ -522,10 +523,12 @@ def force_rerun_bound_sessions(key: str) -> None:
 
 def _publish(keys: list[str | None], run: _Run | None = None, but_run: bool = True) -> None:
     """Give keys new versions: who has read older ones is rerun, but not the run that makes the change."""
-    if keys and threading.get_ident() in _transactions:
+    if not keys:
+        return
+    if threading.get_ident() in _transactions:
         _transactions[threading.get_ident()].changed += keys  # until the release
         return
-    here = None if run or not keys else _here()
+    here = None if run else _here()
     run = here.run if here and here.own else run
     with _master:
         for key in dict.fromkeys(keys):
@@ -535,9 +538,9 @@ def _publish(keys: list[str | None], run: _Run | None = None, but_run: bool = Tr
             for seen in run.seen.values() if run and but_run else ():
                 if seen.get(key) == before:  # else it has missed an earlier change, too
                     seen[key] = version
-            _published[key] = run.link + 1 if run else 0
-    if keys:
-        _wake()
+            if _reruns is not None:
+                _published[key] = run.link + 1 if run else 0
+    _wake()
 
 
 def _wake() -> None:
@@ -552,7 +555,7 @@ _unlooked: weakref.WeakSet[_Run] = weakref.WeakSet()  # runs that may have chang
 def _look_after(run: _Run) -> None:
     """Find what a run changed in place without a lock. In a thread of its own: no page, loop or click waits for it."""
     with _looking:
-        changed = _check(run.containers, whole=False)
+        changed = _check(list(run.containers), whole=False)
         with _master:
             _unlooked.discard(run)
             doubtful = {key for other in _unlooked for key in other.containers}  # it may have been another run
@@ -600,16 +603,18 @@ class _Reruns:
                 _published.clear()
             for session in sessions:
                 with _master:
-                    read = set().union(*(run.seen[fragment] for fragment, run in session.readers.items()))
-                session.links.update((key, published[key]) for key in published.keys() & read)
+                    seen = [run.seen[fragment] for fragment, run in session.readers.items()] if published else []
+                    session.links.update(
+                        (key, published[key]) for keys in seen for key in published.keys() & keys.keys()
+                    )
                 if session.links:
                     delays.append(self.rerun(session))
                     await asyncio.sleep(_STARTED if delays[-1] == _STARTED else 0)
-            for watch in [watch for watch in self.held if watch.is_wanted()]:
-                self.held.pop(watch).set()
+            for watch in [watch for watch in list(self.held) if watch.is_wanted()]:
+                self.held.pop(watch, threading.Event()).set()
             if self.held and _STARTED not in delays:
                 watch, self.latest = next(iter(self.held)), time.monotonic()
-                self.held.pop(watch).set()
+                self.held.pop(watch, threading.Event()).set()
                 while not watch.over and time.monotonic() - self.latest < 0.5:
                     await asyncio.sleep(0.003)
             delays = [delay for delay in delays if delay] + [0.003] * bool(self.held)
@@ -623,8 +628,7 @@ class _Reruns:
                 session.links, session.wait_until = {}, 0.0
                 return 0
             if app._scriptrunner is not None:  # a rerun would interrupt it; we hear of its end
-                _watch(session, app._scriptrunner, self)
-                return 0.02
+                return 0.01 if _watch(session, app._scriptrunner, self).over else 0.2
             if not self.runtime.is_active_session(app.id):
                 return 0.2
             known, state = session.client_state, app._client_state
@@ -682,7 +686,7 @@ class _Watch:
                 self.begin(details.get("fragment_ids_this_run") or ())
             elif event.name == "SHUTDOWN":  # the session's own callback on the loop comes just before ours, or after
                 if self.session.watch is self:
-                    self.session.watch, self.session.client_state = None, details.get("client_state")
+                    self.session.client_state = details.get("client_state")
                 self.over = True
                 self.reruns.wake()
             elif "STOPPED" in event.name:  # a run is over: what is left is cleaning up, or another run
@@ -700,12 +704,15 @@ class _Watch:
             turn = self.reruns.held[self] = threading.Event()
             self.reruns.wake()
             while not turn.wait(1) and time.monotonic() - self.reruns.latest < 1:
-                pass
+                pass  # the task is alive
+            self.reruns.held.pop(self, None)
 
     def is_wanted(self) -> bool:
         """Whether somebody asked something of a held runner, or started another in its place."""
         app, runner = self.session.app(), self.runner()
-        return app is None or app._scriptrunner is not runner or runner._requests._state.name != "CONTINUE"
+        if app is None or runner is None or app._scriptrunner is not runner:
+            return True
+        return bool(runner._requests._state.name != "CONTINUE")
 
 
 def _watch(session: _Session, runner: Any, reruns: _Reruns) -> _Watch:

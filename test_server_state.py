@@ -494,6 +494,9 @@ class Mapping(Case):
             self.state.popitem()
 
     def test_M2_attribute_that_could_not_be_read_back(self):
+        self.state.register = self.state.mro = 1  # the metaclass's, which do not hide ours
+        self.assertEqual(self.state.register + self.state.mro, 2)
+        self.state.clear()
         for name in ("items", "get", "_x", "__y"):
             with self.assertRaisesRegex(AttributeError, r'\["' + name):
                 setattr(self.state, name, 1)
