@@ -226,7 +226,8 @@ def _look(value: Any) -> _Look:
     plain = _see(value, own_classes=False) if whole and "own" in whole.kinds.values() else whole
     if whole is None or plain is None:
         return _Look(("is", id(value)), ("is", id(value)), value)
-    return _Look(whole.hash.digest(), plain.hash.digest(), (whole.kept, plain.kept))
+    # Taken out of the eyes, which are in cycles and live until the next collection.
+    return _Look(whole.hash.digest(), plain.hash.digest(), [vars(eye).pop("kept", None) for eye in (whole, plain)])
 
 
 def _see(value: Any, own_classes: bool) -> _Eye | None:
@@ -297,6 +298,7 @@ class _FlatEye(_Eye):
                 self.top = (type(top).__name__, *sorted(repr(look.whole) for look in looks))
             self.dump(self.top)
         self.kept += self.queue  # what `__reduce_ex__` made would be gone, and its id another's
+        self.queue, self.top = [], None
 
     def persistent_id(self, obj: Any) -> Any:
         if type(obj) in _SCALARS or obj is self.top:
@@ -564,7 +566,7 @@ def _look_after(run: _Run) -> None:
 
 
 # --- Streamlit: every reach into it ---
-_STARTED = 0.002  # seconds until the next run is started: the loop needs a turn to send what this one draws
+_STARTED = 0.0007  # seconds until the next run is started: the loop needs a turn to send what this one draws
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _CHAIN_WARNING = """Reruns that were started by a change of server_state["%s"] keep changing it, so they are now
 delayed, up to a second each. Change it only when a user did something, or inside `with no_rerun:`."""

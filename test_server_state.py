@@ -570,12 +570,12 @@ class Locks(Case):
 
         def other():
             got.append(module.server_state_lock["a", "b"].acquire(blocking=False))
-            got.append(module.server_state_lock["a"].acquire(blocking=False))
 
         with module.server_state_lock["b"]:
             thread = threading.Thread(target=other)
             thread.start()
             thread.join()
+        got.append(module.server_state_lock["a"].acquire(blocking=False))
         self.assertEqual(got, [False, True])
 
     def test_L3_changes_under_a_lock_are_one_rerun_after_the_release(self):
@@ -867,6 +867,22 @@ class Reruns(Case):
         self.world.settle()
         self.assertEqual(self.runs_of(tab), [1])
 
+    def test_R2_a_superseded_run_that_begins_anew_wipes_nothing(self):
+        (tab,) = self.tabs(1)
+        tab.click()
+        for _ in range(3):
+            self.world.step_runner(self.world.runners[0])
+        old = self.module._sessions[tab].watch
+        tab.click()
+        while len(self.world.runners) > 1:
+            self.world.step_runner(self.world.runners[1])
+        old.on_event(None, Name("SCRIPT_STARTED"))  # it comes to an st.rerun() before it comes to its end
+        self.world.settle()
+        self.runs_of(tab)
+        self.write(1)()
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [1])
+
     def test_R3_fragments_are_rerun_alone(self):
         def script(session):
             session.show("y")
@@ -960,6 +976,24 @@ class Reruns(Case):
         self.write("other")()
         self.world.settle()
         self.assertEqual(tab.shown[None, "x"], "'own'")
+
+    def test_R4_a_key_that_came_and_went_during_a_run(self):
+        def script(session):
+            session.show("x")
+            yield
+            session.show("x")
+            yield
+
+        (tab,) = self.tabs(1, script)
+        tab.click()
+        for _ in ("it starts", "it shows that there is no x"):
+            self.world.step_runner(self.world.runners[0])
+        self.state.x = 1
+        while tab.shown[None, "x"] != "1":
+            self.world.step_runner(self.world.runners[0])
+        del self.state.x
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "None")
 
     def test_R5_a_write_does_no_work_for_its_readers(self):
         self.tabs(50)
@@ -1058,6 +1092,7 @@ class SlowReruns(Reruns):
 
     fast_reruns = False
     test_R2_a_superseded_run_neither_wipes_nor_adds = None
+    test_R2_a_superseded_run_that_begins_anew_wipes_nothing = None
 
 
 @dataclasses.dataclass
@@ -1358,7 +1393,12 @@ class Threads(Case):
         with self.locks["x"]:
             self.state.x.append(Value())
         repr(self.state)
+        self.state.update({f"in place {i}": [Value()] for i in range(5)})
+        with self.locks["x"]:
+            for i in range(5):
+                self.state[f"in place {i}"].clear()
         self.state.update(y=Value(), z=Value())
+        self.state.update(y=[Value()], z=Value())
         self.state.pop("y")
         del self.state["z"]
         self.state.clear()

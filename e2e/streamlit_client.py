@@ -144,6 +144,7 @@ class Tab:
         elif kind == "script_finished":
             self.script_runs += message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY
             self.fragment_runs += message.script_finished == ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY
+            # A run whose end was still queued when the next began is reported so, too: use it where runs are far apart.
             self.interrupted += message.script_finished == ForwardMsg.FINISHED_EARLY_FOR_RERUN
         elif kind == "delta" and message.delta.WhichOneof("type") == "new_element":
             self.draw(tuple(message.metadata.delta_path), message.delta.new_element, message.delta.fragment_id)
