@@ -1,11 +1,14 @@
 """Chat rooms. Open it in two tabs: `streamlit run demo_chat.py`."""
 
+import random
+
 import streamlit as st
 
 from server_state import server_state, server_state_lock
 
 st.set_page_config(page_title="Chat", page_icon="💬")
 server_state.setdefault("rooms", ["Lobby"])
+st.session_state.setdefault("nickname", f"Guest {random.randint(1, 99)}")
 
 
 def create_room() -> None:
@@ -32,7 +35,7 @@ def messages(room: str, nickname: str) -> None:
 
 
 with st.sidebar:
-    nickname = st.text_input("Nickname", "Guest", max_chars=30) or "Guest"
+    nickname = st.text_input("Nickname", key="nickname", max_chars=30) or "Guest"
     room = st.radio("Room", server_state["rooms"], key="room")
     st.text_input("New room", key="new room", on_change=create_room, max_chars=30)
 

@@ -177,15 +177,14 @@ class Runner:
 
     def body(self, fragments, action):
         session = self.session
-        # What is not drawn again is removed from the page when the run ends.
-        session.shown = {
-            place: text for place, text in session.shown.items() if fragments and place[0] not in fragments
-        }
+        if session._scriptrunner is self:  # what is not drawn again is removed from the page when the run ends
+            session.shown = {p: text for p, text in session.shown.items() if fragments and p[0] not in fragments}
         if action is not None:
             yield from action(session)  # a widget's callback
         self.ctx._has_script_started = True
         if not fragments:
-            session.fragments = {}
+            if session._scriptrunner is self:  # one that was superseded is stopped before it comes to that
+                session.fragments = {}
             yield from session.world.script(session)
         for fragment in fragments:
             if fragment in session.fragments:  # else Streamlit skips it
@@ -240,8 +239,9 @@ class Session:
 
     def show(self, key, text=None):
         """Read a key and draw what it holds."""
-        fragment = self.world.current.ctx.current_fragment_id
-        self.shown[fragment, key] = repr(self.world.module.server_state.get(key)) if text is None else text
+        text = repr(self.world.module.server_state.get(key)) if text is None else text
+        if self._scriptrunner is self.world.current:  # what a superseded run draws is not sent
+            self.shown[self.world.current.ctx.current_fragment_id, key] = text
 
 
 class Lock:
