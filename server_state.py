@@ -579,10 +579,9 @@ class _Reruns:
     """Starts the reruns, one by one, in a task on Streamlit's event loop; only there is a session spoken to."""
 
     def __init__(self, runtime: Any, loop: Any) -> None:
-        self.runtime, self.loop, self.task, self.due, self.latest = runtime, loop, None, False, time.monotonic()
-        self.held: dict[
-            _Watch, threading.Event
-        ] = {}  # runs of ours that have drawn, and wait for their turn to clean up
+        self.runtime, self.loop, self.task, self.timer = runtime, loop, None, None
+        self.due, self.latest = False, time.monotonic()
+        self.held: dict[_Watch, threading.Event] = {}  # runs of ours that have drawn, and wait with their cleaning up
 
     def wake(self) -> None:
         """Have the task look around. From any thread."""
@@ -593,6 +592,8 @@ class _Reruns:
 
     def begin(self) -> None:
         if self.task is None or self.task.done():
+            if self.timer is not None:
+                self.timer.cancel()
             self.task = self.loop.create_task(self.work())
 
     async def work(self) -> None:
@@ -620,6 +621,9 @@ class _Reruns:
                 while not watch.over and time.monotonic() - self.latest < 0.5:
                     await asyncio.sleep(0.003)
             delays = [delay for delay in delays if delay] + [0.003] * bool(self.held)
+            if min(delays, default=0) > 0.1 and not self.due:  # not in the task, which is to be there for a new change
+                self.timer = self.loop.call_later(min(delays), self.begin)
+                return
             await asyncio.sleep(min(delays, default=0))
 
     def rerun(self, session: _Session) -> float:
@@ -654,6 +658,9 @@ class _Reruns:
             session.wait_until, session.starting = 0.0, link
             try:
                 app.request_rerun(state)
+                if app._scriptrunner is None:  # Streamlit ignored it: the fragment is gone by now
+                    session.forget(stale[:1])
+                    return 0.001
                 _watch(session, app._scriptrunner, self).begin([] if None in stale else stale[:1], first=True)
             finally:
                 session.starting = None
@@ -711,10 +718,14 @@ class _Watch:
 
     def is_wanted(self) -> bool:
         """Whether somebody asked something of a held runner, or started another in its place."""
-        app, runner = self.session.app(), self.runner()
-        if app is None or runner is None or app._scriptrunner is not runner:
+        try:
+            app, runner = self.session.app(), self.runner()
+            if app is None or runner is None or app._scriptrunner is not runner:
+                return True
+            return bool(runner._requests._state.name != "CONTINUE")
+        except Exception as error:
+            _without_reruns(error)
             return True
-        return bool(runner._requests._state.name != "CONTINUE")
 
 
 def _watch(session: _Session, runner: Any, reruns: _Reruns) -> _Watch:

@@ -77,6 +77,11 @@ class Loop:
     def call_soon_threadsafe(self, callback, *args):
         self.soon.append((callback, args))
 
+    def call_later(self, delay, callback):
+        entry = [self.world.now + delay, next(self.count), callback, ()]
+        heapq.heappush(self.timers, entry)
+        return types.SimpleNamespace(cancel=lambda: entry.__setitem__(2, lambda: None))
+
     def create_task(self, coroutine):
         task = types.SimpleNamespace(done=lambda: coroutine.cr_frame is None)
         self.step(coroutine)
@@ -86,7 +91,7 @@ class Loop:
         """Go on until the next `await sleep(seconds)`."""
         with contextlib.suppress(StopIteration):
             seconds = coroutine.send(None)
-            heapq.heappush(self.timers, (self.world.now + seconds, next(self.count), self.step, (coroutine,)))
+            heapq.heappush(self.timers, [self.world.now + seconds, next(self.count), self.step, (coroutine,)])
 
 
 @types.coroutine
@@ -1026,6 +1031,30 @@ class Reruns(Case):
         self.world.settle()
         self.assertEqual((self.runs_of(tab), tab.shown[None, "x"]), ([1], "4"))
 
+    def test_R5_a_disconnected_tab_delays_nobody(self):
+        gone, tab = self.tabs(2)
+        gone.connected = False
+        self.write(1)()
+        self.world.settle(0.1)
+        now = self.world.now
+        self.runs_of(tab)
+        self.write(2)()
+        while not self.world.runners and self.world.now < now + 1:
+            self.world.step_loop() if self.world.loop.soon else self.world.pass_time(0.001)
+        self.assertLess(self.world.now - now, 0.02)
+        self.world.settle(30)
+        self.assertLess(len(self.world.loop.timers), 5)
+
+    def test_R3_a_rerun_that_streamlit_ignores_is_not_the_end(self):
+        tab, other = self.tabs(2, lambda session: session.fragment("f", reads("x")))
+        tab.request_rerun = lambda state: None
+        with self.assertNoLogs("server_state") if hasattr(self, "assertNoLogs") else contextlib.nullcontext():
+            self.write(1)()
+            self.world.settle()
+        self.write(2)()
+        self.world.settle()
+        self.assertEqual(other.shown["f", "x"], "2")
+
     def test_R6_a_chain_slows_down_and_warns_once(self):
         def script(session):
             self.state.x = self.state.get("x", 0) + 1
@@ -1361,6 +1390,18 @@ class Life(Case):
         self.assertEqual(len(logs.output), 1)
         self.assertIn("_session_mgr", logs.output[0])
         self.assertEqual(self.state.x, [1, 2])
+
+    def test_S4_what_is_missed_while_a_run_is_held(self):
+        (tab,) = self.tabs(1)
+        runner = Runner(tab, (ClientState(), None))
+        tab._scriptrunner = runner
+        self.module._sessions[tab].starting = 0
+        watch = self.module._watch(self.module._sessions[tab], runner, self.module._reruns)
+        del runner._requests._state
+        with self.assertLogs("server_state", "WARNING") as logs:
+            self.assertTrue(watch.is_wanted())
+            self.assertTrue(watch.is_wanted())
+        self.assertEqual(len(logs.output), 1)
 
 
 def spawned():
