@@ -1034,16 +1034,23 @@ class Reruns(Case):
     def test_R5_a_disconnected_tab_delays_nobody(self):
         gone, tab = self.tabs(2)
         gone.connected = False
-        self.write(1)()
-        self.world.settle(0.1)
+        for value in range(20):
+            self.write(value)()
+            self.world.settle(0.15)
+        while self.world.loop.timers[0][0] < self.world.now + 0.1:
+            self.world.settle(0.05)
         now = self.world.now
-        self.runs_of(tab)
-        self.write(2)()
-        while not self.world.runners and self.world.now < now + 1:
+        self.write("new")()
+        while not self.world.runners:
             self.world.step_loop() if self.world.loop.soon else self.world.pass_time(0.001)
         self.assertLess(self.world.now - now, 0.02)
-        self.world.settle(30)
-        self.assertLess(len(self.world.loop.timers), 5)
+        self.world.settle(3)
+        self.assertEqual(tab.shown[None, "x"], "'new'")
+        for value in range(20):
+            self.write(value, "that nobody reads")()
+            self.world.step_loop()
+        self.world.settle(3)
+        self.assertLess(len(self.world.loop.timers), 5)  # those for the tab that is gone do not pile up
 
     def test_R3_a_rerun_that_streamlit_ignores_is_not_the_end(self):
         tab, other = self.tabs(2, lambda session: session.fragment("f", reads("x")))
