@@ -37,13 +37,13 @@ from typing import Any
 __all__ = ["KeyLock", "RerunSuppressedError", "ServerState", "ServerStateLock", "__version__"]
 __all__ += ["force_rerun_bound_sessions", "no_rerun", "server_state", "server_state_lock"]
 __version__ = "1.0.0"
-
 LOOK_LIMIT = 64 * 2**20  # bytes of a value that are looked at; a larger one is compared by identity
-
 _MISSING: Any = object()
+_OLD = (-1, 0)  # a version that no key has
+_log = logging.getLogger("server_state")
 
-# The master lock guards what stands below it and what sessions have read, for microseconds: under it none of the app's
-# code runs (what is replaced is let go of after the release), nothing of Streamlit's, and no other lock is taken. It is
+# The master lock guards the next group and what sessions have read, for microseconds: under it none of the app's code
+# runs (what is replaced is let go of after the release), nothing of Streamlit's, and no other lock is taken. It is
 # re-entrant because the garbage collector may run an app's `__del__`, which may come back here, at any moment.
 _master = threading.RLock()
 _values: dict[str, Any] = {}
@@ -51,6 +51,17 @@ _looks: dict[str, _Look] = {}  # what each value was when it was last assigned o
 _versions: dict[str | None, tuple[int, int]] = {}  # a number, and a link in a chain of reruns; None: the set of keys
 _locks: dict[str, KeyLock] = {}
 _clock = itertools.count(1)
+
+# The callbacks of weak collections take no lock, and put removals off while the collection is iterated: the garbage
+# collector may call them at any moment, within our own critical section too.
+_sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary()
+_unlooked: weakref.WeakSet[_Run] = weakref.WeakSet()  # those that may have changed containers in place
+
+# What a thread has touched while it holds locks: how deep it is in them, the keys named by locks or read (perhaps
+# changed in place), and those assigned or removed. Each thread makes, uses and removes its own, so it needs no lock.
+_transactions: dict[int, Any] = {}
+_suppressed: ContextVar[tuple[set[str | None], ...]] = ContextVar("no_rerun", default=())  # what was read in `no_rerun`
+_looking = threading.Lock()  # one look back at a time
 
 
 class ServerState(MutableMapping[str, Any]):
@@ -136,8 +147,7 @@ class ServerState(MutableMapping[str, Any]):
             value = _values.get(key, _MISSING)  # type: ignore[arg-type]
             if run and shows:
                 seen = run.session.readers[fragment] = run.seen.setdefault(fragment, {})
-                version = _versions.get(key)
-                if seen.setdefault(key, version) != version:
+                if seen.setdefault(key, _versions.get(key)) != _versions.get(key):
                     seen[key] = _OLD
             if run and issubclass(type(value), _CONTAINERS):
                 run.containers.add(key)
@@ -187,8 +197,6 @@ _CONTAINERS = (list, dict, set, bytearray, deque, tuple)
 _DATA = set("abc array builtins collections contextlib dataclasses datetime decimal enum fractions ipaddress".split())
 _DATA |= set("numpy pandas pathlib polars pyarrow random re types typing uuid zoneinfo".split())
 _OPAQUE = sys.stdlib_module_names - _DATA
-
-
 # What a value looks like (equal looks are equal values), what with objects of the app's own classes by identity, and
 # what was compared so: as long as it is kept, its id is its own.
 _Look = namedtuple("_Look", "whole plain kept")
@@ -203,8 +211,10 @@ def _look(value: Any) -> _Look:
         try:
             whole = eye(value, memo, own_classes=True)
             plain = eye(value, memo, own_classes=False) if "own" in whole.kinds.values() else whole
-            # Taken out of the eyes, which are in cycles and live until the next collection.
-            return _Look(whole.hash.digest(), plain.hash.digest(), [vars(e).pop("kept", None) for e in (whole, plain)])
+            kept = [
+                vars(eye).pop("kept", None) for eye in (whole, plain)
+            ]  # they are in cycles, and live on for a while
+            return _Look(whole.hash.digest(), plain.hash.digest(), kept)
         except Exception as error:
             if not isinstance(error, (RuntimeError, ValueError)):  # a set, a cycle, or changed meanwhile by a thread
                 break
@@ -212,10 +222,7 @@ def _look(value: Any) -> _Look:
 
 
 class _Eye(pickle.Pickler):
-    """A pickler that looks at a value instead of keeping it, and stops at what is not data.
-
-    Without a memo equal values look equal however often the same object stands in them; cycles need one.
-    """
+    """A pickler that only looks. Without a memo it does not see which parts are one object; for cycles it needs one."""
 
     def __init__(self, value: Any, memo: bool, own_classes: bool) -> None:
         super().__init__(self, 5, buffer_callback=lambda buffer: self.write(buffer.raw()))
@@ -248,8 +255,7 @@ class _Eye(pickle.Pickler):
         self.kept.append(obj)
         return int, ("is", id(obj))
 
-    def kind(self, cls: type) -> str:
-        """Whether objects of a class are "data" that pickle can take apart, the app's "own" such, or "opaque"."""
+    def kind(self, cls: type) -> str:  # "data" that pickle can take apart, the app's "own" such, or "opaque"
         roots = {base: base.__module__.partition(".")[0] for base in cls.__mro__}
         made_by = next(base for base in roots if "__reduce_ex__" in vars(base) or "__reduce__" in vars(base))
         opaque = roots[made_by] not in _DATA or cls is types.MethodType or _OPAQUE.intersection(roots.values())
@@ -257,9 +263,7 @@ class _Eye(pickle.Pickler):
         return self.kinds[cls]
 
 
-class _SetEye(_Eye):
-    """The same, a little slower, for sets, whose order does not count."""
-
+class _SetEye(_Eye):  # the same, a little slower, for sets, whose order does not count
     def persistent_id(self, obj: Any) -> Any:
         if type(obj) is not set and type(obj) is not frozenset:
             return None
@@ -267,10 +271,8 @@ class _SetEye(_Eye):
 
 
 def _check(keys: Iterable[Any], whole: bool = True, locked: bool = False) -> list[str | None]:
-    """Compare values with what they were, take note of what they are, and give the keys of those that changed.
-
-    Unless `whole`, objects of the app's own classes are left out; unless `locked`, what others hold under a lock.
-    """
+    """Compare values with what they were, take note of what they are, and give the keys of those that changed."""
+    # Unless `whole`, objects of the app's own classes are left out; unless `locked`, what others hold under a lock.
     changed: list[str | None] = []
     for key in keys:
         value = old = new = None  # the last ones are let go of here, not under the lock
@@ -289,16 +291,8 @@ def _check(keys: Iterable[Any], whole: bool = True, locked: bool = False) -> lis
 
 
 # --- The locks ---
-# What threads have touched that hold locks: how deep they are in them, the keys named by locks or read (perhaps changed
-# in place), and those assigned or removed. Each thread makes, uses and removes its own, so it needs no lock.
-_transactions: dict[int, Any] = {}
-
-
 class KeyLock:
-    """A re-entrant lock from `server_state_lock`, to be used in a `with` block, or acquired and released by one thread.
-
-    What its holder changes is told to others when the thread releases the last of its locks.
-    """
+    """A re-entrant lock. What a thread changes while it holds one is told to others when it releases its last one."""
 
     def __init__(self, names: tuple[str, ...], locks: list[Any]) -> None:
         self._names, self._rlocks = names, locks
@@ -310,8 +304,7 @@ class KeyLock:
                 for taken in self._rlocks[:count]:
                     taken.release()
                 return False
-        new = types.SimpleNamespace(depth=0, keys=set(), changed=[])
-        mine = _transactions.setdefault(threading.get_ident(), new)
+        mine = _transactions.setdefault(threading.get_ident(), types.SimpleNamespace(depth=0, keys=set(), changed=[]))
         mine.depth += 1
         mine.keys.update(self._names)
         return True
@@ -343,14 +336,12 @@ class ServerStateLock:
     """
 
     def __getitem__(self, name: str | tuple[str, ...]) -> KeyLock:
-        if not isinstance(name, tuple):
-            name = _name(name)
-            with _master:
-                return _locks.get(name) or _locks.setdefault(name, KeyLock((name,), [threading.RLock()]))
-        names = sorted(set(map(_name, name)))
+        names = tuple(sorted({_name(n) for n in (name if isinstance(name, tuple) else (name,))}))
         if not names:
             raise TypeError('server_state_lock[()] names no lock: write server_state_lock["a", "b"].')
-        return self[names[0]] if len(names) == 1 else KeyLock(tuple(names), [r for n in names for r in self[n]._rlocks])
+        with _master:
+            locks = [_locks.get(n) or _locks.setdefault(n, KeyLock((n,), [threading.RLock()])) for n in names]
+        return locks[0] if len(locks) == 1 else KeyLock(names, [lock._rlocks[0] for lock in locks])
 
     def __getattr__(self, name: str) -> KeyLock:
         if name.startswith("_"):
@@ -359,9 +350,6 @@ class ServerStateLock:
 
 
 # --- Who reads what ---
-_OLD = (-1, 0)  # a version of a key that is never the latest
-
-
 class _Run:  # one run of a session's script, or of fragments in it
     def __init__(self, session: _Session, link: int, ctx: Any, thread: Any) -> None:
         self.session, self.link = session, link  # its place in a chain of reruns; 0 where a user began it
@@ -393,24 +381,12 @@ class _Session:  # what one browser session shows
             old = {f: [key for key, v in seen.items() if v != _versions.get(key)] for f, seen in self.readers.items()}
         return {fragment: keys for fragment, keys in old.items() if keys}
 
-    def forget(self, fragments: list[str | None]) -> None:
-        """Forget what these fragments, or else all of the script, have read."""
+    def forget(self, fragments: list[str | None]) -> None:  # all of the script's, if none is given
         with _master:
             self.readers = {f: seen for f, seen in self.readers.items() if fragments and f not in fragments}
 
 
-# The callback of a WeakKeyDictionary takes no lock, and puts the removal off while the dictionary is iterated: the
-# garbage collector may call it at any moment, within our own critical section too.
-_sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary()
-
-
 # --- How a change travels to the readers ---
-# What was read, and so perhaps changed in place, inside `no_rerun`: one set, as often as we are in it.
-_suppressed: ContextVar[tuple[set[str | None], ...]] = ContextVar("server_state.no_rerun", default=())
-_looking = threading.Lock()  # one look at a time
-_unlooked: weakref.WeakSet[_Run] = weakref.WeakSet()  # runs that may have changed containers in place
-
-
 class RerunSuppressedError(RuntimeError):
     """A rerun was forced inside `with no_rerun:`."""
 
@@ -449,9 +425,7 @@ def _publish(keys: list[str | None], run: Any = None, told: Iterable[str | None]
     if mine is not None and not forced:
         mine.changed += keys  # until the release
         return
-    if run is None:
-        run, _, _, own = _here()
-        run = run if own else None
+    run = run or next((run for run, _, _, own in [_here()] if own), None)
     with _master:
         for key in dict.fromkeys(keys):
             before = _versions.pop(key, None)
@@ -477,9 +451,7 @@ _reruns: _Reruns | None = None
 _off = False
 
 
-class _Reruns:
-    """Starts the reruns one by one, on Streamlit's event loop; only there is a session spoken to."""
-
+class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only there is a session spoken to
     def __init__(self, runtime: Any, loop: Any) -> None:
         self.runtime, self.loop, self.timer, self.news = runtime, loop, None, False
         self.stale: dict[_Session, float] = {}  # who shows something old, or did a moment ago, and when to look again
@@ -495,9 +467,8 @@ class _Reruns:
             self.news = False
             with _master:
                 sessions = list(_sessions.values())
-            self.stale = {session: now for session in sessions if session.stale()} | self.stale
-        session = min(self.stale, key=self.stale.__getitem__, default=None)
-        if session is not None and self.stale[session] <= now:
+            self.stale = self.stale | {s: now for s in sessions if s not in self.stale and s.stale()}
+        for session in [session for session, at in self.stale.items() if at <= now][:1]:
             del self.stale[session]
             if delay := self.rerun(session):
                 self.stale[session] = now + delay
@@ -529,14 +500,13 @@ class _Reruns:
             if session.link > _CHAIN and session.waits:
                 for key in {key for key in links if links[key] > _CHAIN} - _warned:
                     _warned.add(key)
-                    logging.getLogger("server_state").warning(_CHAIN_WARNING, key)
+                    _log.warning(_CHAIN_WARNING, key)
                 return min(1.0, 0.05 * (session.link - _CHAIN))
-            fragments = [] if None in stale else list(stale)[:1]
-            session.forget(fragments)
-            for state.fragment_id in fragments:
-                if not app._fragment_storage.contains(state.fragment_id):
-                    return 0.001
-            session.waits = False
+            fragment = None if None in stale else next(iter(stale))
+            session.forget([] if fragment is None else [fragment])
+            if fragment and not app._fragment_storage.contains(fragment):
+                return 0.001
+            state.fragment_id, session.waits = fragment or "", False
             app.request_rerun(state)
             config: Any = sys.modules["streamlit.config"]
             if config.get_option("runner.postScriptGC"):
@@ -554,7 +524,7 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
         run = None if event.name == "ENQUEUE_FORWARD_MSG" else _here()[0]
         if run and _reruns and event.name == "SHUTDOWN":
             if run.session.run is run:  # else it has been superseded
-                run.session.page = details["client_state"].page_script_hash
+                run.session.page = details["client_state"] and details["client_state"].page_script_hash
             _reruns.loop.call_soon_threadsafe(_reruns.step, run.session)
         elif run and run.containers and "STOPPED" in event.name:  # what is left is cleaning up, or another run
             threading.Thread(target=run.look_back, name="server_state", daemon=True).start()
@@ -590,11 +560,8 @@ def _run_of(ctx: Any) -> _Run | None:
 
 
 def _here() -> tuple[_Run | None, str | None, bool, bool]:
-    """Tell the run and fragment of this thread, whether what it reads is shown, and whether it is no mere helper.
-
-    What a widget's callback or a superseded run reads is not shown. Never imports Streamlit, nor raises.
-    """
-    try:
+    """Tell the run and fragment of this thread, whether what it reads is shown, and whether it is no mere helper."""
+    try:  # what a callback or a superseded run reads is not shown
         scripts: Any = None if _off else sys.modules.get("streamlit.runtime.scriptrunner")
         ctx = scripts and scripts.get_script_run_ctx(suppress_warning=True)
         run = ctx and _run_of(ctx)
@@ -615,16 +582,13 @@ def _here() -> tuple[_Run | None, str | None, bool, bool]:
         return None, None, False, False
 
 
-def _without_reruns(error: Exception) -> None:
-    """Something of Streamlit's is not as we know it: stay a dictionary with locks."""
+def _without_reruns(error: Exception) -> None:  # where Streamlit is not as we know it, stay a dictionary with locks
     global _off
     if not isinstance(error, (AttributeError, ImportError, KeyError, TypeError)):
-        logging.getLogger("server_state").error("server_state could not rerun a session.", exc_info=error)
+        _log.error("server_state could not rerun a session.", exc_info=error)
     elif not _off:
         _off = True
-        logging.getLogger("server_state").warning(
-            "server_state reruns no other sessions: this release of Streamlit lacks something (%s).", error
-        )
+        _log.warning("server_state reruns no other sessions: this release of Streamlit lacks something (%s).", error)
 
 
 server_state, server_state_lock, no_rerun = ServerState(), ServerStateLock(), _NoRerun()
