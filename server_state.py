@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import itertools
 import logging
 import pickle
 import sys
@@ -41,7 +40,6 @@ LOOK_LIMIT = 64 * 2**20  # bytes of a value that are looked at; a larger one is 
 _MISSING: Any = object()
 _OLD = (-1, 0)  # a version that no key has
 _log = logging.getLogger("server_state")
-
 # The master lock guards the next group and what sessions have read, for microseconds: under it none of the app's code
 # runs (what is replaced is let go of after the release), nothing of Streamlit's, and no other lock is taken. It is
 # re-entrant because the garbage collector may run an app's `__del__`, which may come back here, at any moment.
@@ -50,10 +48,9 @@ _values: dict[str, Any] = {}
 _looks: dict[str, _Look] = {}  # what each value was when it was last assigned or checked
 _versions: dict[str | None, tuple[int, int]] = {}  # a number, and a link in a chain of reruns; None: the set of keys
 _locks: dict[str, KeyLock] = {}
-_clock = itertools.count(1)
+_clock = iter(range(1, sys.maxsize))
 
-# The callbacks of weak collections take no lock, and put removals off while the collection is iterated: the garbage
-# collector may call them at any moment, within our own critical section too.
+# Weak collections put removals off while they are iterated: the garbage collector may come at any moment.
 _sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary()
 _unlooked: weakref.WeakSet[_Run] = weakref.WeakSet()  # those that may have changed containers in place
 
@@ -197,8 +194,7 @@ _CONTAINERS = (list, dict, set, bytearray, deque, tuple)
 _DATA = set("abc array builtins collections contextlib dataclasses datetime decimal enum fractions ipaddress".split())
 _DATA |= set("numpy pandas pathlib polars pyarrow random re types typing uuid zoneinfo".split())
 _OPAQUE = sys.stdlib_module_names - _DATA
-# What a value looks like (equal looks are equal values), what with objects of the app's own classes by identity, and
-# what was compared so: as long as it is kept, its id is its own.
+# What a value looks like; with objects of the app's classes by identity; and what must be kept for an id to be unique.
 _Look = namedtuple("_Look", "whole plain kept")
 
 
@@ -271,8 +267,7 @@ class _SetEye(_Eye):  # the same, a little slower, for sets, whose order does no
 
 
 def _check(keys: Iterable[Any], whole: bool = True, locked: bool = False) -> list[str | None]:
-    """Compare values with what they were, take note of what they are, and give the keys of those that changed."""
-    # Unless `whole`, objects of the app's own classes are left out; unless `locked`, what others hold under a lock.
+    """Compare values (not `whole`: without own classes; not `locked`: but what others lock), and give what changed."""
     changed: list[str | None] = []
     for key in keys:
         value = old = new = None  # the last ones are let go of here, not under the lock
@@ -353,7 +348,8 @@ class ServerStateLock:
 class _Run:  # one run of a session's script, or of fragments in it
     def __init__(self, session: _Session, link: int, ctx: Any, thread: Any) -> None:
         self.session, self.link = session, link  # its place in a chain of reruns; 0 where a user began it
-        self.cursors, self.thread = ctx.cursors, weakref.ref(thread)
+        self.cursors, self.requests, self.thread = ctx.cursors, ctx.script_requests, weakref.ref(thread)
+        self.state: Any = None  # Streamlit's of the client, once it has ended
         self.seen: dict[str | None, dict[str | None, Any]] = {}  # versions when first read, by reader, by key
         self.containers: set[str | None] = set()  # read, and perhaps changed in place without a lock
 
@@ -371,8 +367,8 @@ class _Session:  # what one browser session shows
     def __init__(self, app: Any) -> None:
         self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
         self.readers: dict[str | None, dict[str | None, Any]] = {}  # what each has seen; None is the script itself
-        self.run: _Run | None = None  # the latest that we know of
-        self.page: str | None = None  # where it ended
+        self.run: Any = None  # the latest that we know of
+        self.ended: list[_Run] = []  # those of which Streamlit has not yet taken note
         self.link, self.waits = 0, False  # of the run that we are starting, and whether it has to wait
 
     def stale(self) -> dict[str | None, list[str | None]]:
@@ -421,8 +417,7 @@ def force_rerun_bound_sessions(key: str) -> None:
 
 def _publish(keys: list[str | None], run: Any = None, told: Iterable[str | None] = (), forced: bool = False) -> None:
     """Give keys new versions: who has read older ones is rerun, but the run that makes the change only if `told` so."""
-    mine = _transactions.get(threading.get_ident())
-    if mine is not None and not forced:
+    if (mine := _transactions.get(threading.get_ident())) and not forced:
         mine.changed += keys  # until the release
         return
     run = run or next((run for run, _, _, own in [_here()] if own), None)
@@ -441,11 +436,10 @@ def _publish(keys: list[str | None], run: Any = None, told: Iterable[str | None]
 
 
 # --- Streamlit: every reach into it ---
-_PACE = 0.0007  # seconds from one run's start to the next: the loop needs turns to send what they draw
-_COLLECT = 5.0  # seconds for which collecting garbage after each run may be put off
 _CHAIN = 20  # links of a chain of reruns that come at full speed
-_CHAIN_WARNING = """Reruns that were started by a change of server_state["%s"] keep changing it, so they are now
-delayed, up to a second each. Change it only when a user did something, or inside `with no_rerun:`."""
+_CHAINED = (
+    'Changes of server_state["%s"] cause each other, and are slowed down: change it in a callback, or in no_rerun.'
+)
 _warned: set[str | None] = set()
 _reruns: _Reruns | None = None
 _off = False
@@ -476,23 +470,30 @@ class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only 
             self.collect_at = None
             sys.modules["streamlit.config"].set_option("runner.postScriptGC", True)
             gc.collect()
-        if self.stale:
-            self.timer = self.loop.call_later(max(_PACE, min(self.stale.values()) - now), self.step)
+        if self.stale:  # the next at 0.7 ms at the earliest: the loop needs turns to send what the runs draw
+            self.timer = self.loop.call_later(max(0.0007, min(self.stale.values()) - now), self.step)
 
     def rerun(self, session: _Session) -> float:
         """Rerun a session if nothing is in the way; give the seconds until it is looked at again, 0 for never."""
         try:
-            app, stale = session.app(), session.stale()
-            if app is not None and app._scriptrunner is not None:  # a rerun would interrupt it; we hear of its end
-                return 0.2 if session.page is None else 0.01
-            if app is None or not stale:
-                session.link, session.waits = 0, False
+            if (app := session.app()) is None:
+                return 0
+            runner, run = app._scriptrunner, session.run
+            for ended in list(session.ended):
+                is_noted = app._client_state is ended.state
+                if is_noted or runner is None or runner._requests is not ended.requests:
+                    session.ended.remove(ended)
+                    for seen in () if is_noted else list(ended.seen.values()):  # Streamlit has dropped what it drew
+                        seen.update(dict.fromkeys(seen, _OLD))
+            if runner is not None:  # a rerun would interrupt it; we hear of its end
+                return 0.01 if session.ended else 0.2
+            if not (stale := session.stale()):
                 return 0
             if not self.runtime.is_active_session(app.id):
                 return 0.2
             state = type(app._client_state)()
             state.CopyFrom(app._client_state)
-            if session.page not in (None, state.page_script_hash):
+            if run.state is not None and run.state.page_script_hash != state.page_script_hash:
                 session.forget([])  # a run that never used `server_state` went to another page
                 return 0
             links = {key: _versions.get(key, _versions.get(None, _OLD))[1] for keys in stale.values() for key in keys}
@@ -500,18 +501,19 @@ class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only 
             if session.link > _CHAIN and session.waits:
                 for key in {key for key in links if links[key] > _CHAIN} - _warned:
                     _warned.add(key)
-                    _log.warning(_CHAIN_WARNING, key)
+                    _log.warning(_CHAINED, key)
                 return min(1.0, 0.05 * (session.link - _CHAIN))
             fragment = None if None in stale else next(iter(stale))
-            session.forget([] if fragment is None else [fragment])
-            if fragment and not app._fragment_storage.contains(fragment):
-                return 0.001
             state.fragment_id, session.waits = fragment or "", False
-            app.request_rerun(state)
-            config: Any = sys.modules["streamlit.config"]
-            if config.get_option("runner.postScriptGC"):
-                config.set_option("runner.postScriptGC", False)
-                self.collect_at = time.monotonic() + _COLLECT
+            if fragment is None or app._fragment_storage.contains(fragment):
+                app.request_rerun(state)
+            if app._scriptrunner is None:  # there is no such fragment any more
+                session.forget([fragment])
+                return 0.001
+            app._scriptrunner.on_event.connect(_on_event, weak=False)
+            if sys.modules["streamlit.config"].get_option("runner.postScriptGC"):
+                sys.modules["streamlit.config"].set_option("runner.postScriptGC", False)
+                self.collect_at = time.monotonic() + 5  # seconds at most
             return 0.2
         except Exception as error:
             _without_reruns(error)
@@ -523,8 +525,8 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
     try:
         run = None if event.name == "ENQUEUE_FORWARD_MSG" else _here()[0]
         if run and _reruns and event.name == "SHUTDOWN":
-            if run.session.run is run:  # else it has been superseded
-                run.session.page = details["client_state"] and details["client_state"].page_script_hash
+            run.state = details["client_state"]
+            run.session.ended.append(run)
             _reruns.loop.call_soon_threadsafe(_reruns.step, run.session)
         elif run and run.containers and "STOPPED" in event.name:  # what is left is cleaning up, or another run
             threading.Thread(target=run.look_back, name="server_state", daemon=True).start()
@@ -553,7 +555,7 @@ def _run_of(ctx: Any) -> _Run | None:
             session = _sessions.setdefault(app, _Session(app))
             session.forget(ctx.fragment_ids_this_run)
             ctx._server_state = session.run = _Run(session, session.link, ctx, runner._script_thread)
-            session.link, session.page = 0, None
+            session.link = 0
     if known is None:
         runner.on_event.connect(_on_event, weak=False)
     return ctx.__dict__["_server_state"]  # type: ignore[no-any-return]
@@ -565,21 +567,19 @@ def _here() -> tuple[_Run | None, str | None, bool, bool]:
         scripts: Any = None if _off else sys.modules.get("streamlit.runtime.scriptrunner")
         ctx = scripts and scripts.get_script_run_ctx(suppress_warning=True)
         run = ctx and _run_of(ctx)
-        if not run:
-            return None, None, False, False
-        runner: Any = getattr(run.session.app(), "_scriptrunner", None)
-        shows = ctx._has_script_started and runner and runner._requests is ctx.script_requests
-        own = run.thread() is threading.current_thread()
-        if hasattr(ctx, "current_fragment_id"):  # older releases
-            return run, ctx.current_fragment_id, shows, own
-        module: Any = sys.modules["streamlit.runtime.scriptrunner_utils.script_run_context"]
-        state = None
-        with contextlib.suppress(RuntimeError):  # an attached helper thread has none
-            state = module.ThreadState.get()
-        return run, getattr(state, "fragment_id", None), shows, own or getattr(state, "is_parallel_worker", False)
+        if run:
+            runner: Any = getattr(run.session.app(), "_scriptrunner", None)
+            shows = ctx._has_script_started and runner and runner._requests is ctx.script_requests
+            own = run.thread() is threading.current_thread()
+            if hasattr(ctx, "current_fragment_id"):  # older releases
+                return run, ctx.current_fragment_id, shows, own
+            state: Any = None
+            with contextlib.suppress(RuntimeError):  # an attached helper thread has none
+                state = sys.modules["streamlit.runtime.scriptrunner_utils.script_run_context"].ThreadState.get()
+            return run, getattr(state, "fragment_id", None), shows, own or getattr(state, "is_parallel_worker", False)
     except Exception as error:
         _without_reruns(error)
-        return None, None, False, False
+    return None, None, False, False
 
 
 def _without_reruns(error: Exception) -> None:  # where Streamlit is not as we know it, stay a dictionary with locks

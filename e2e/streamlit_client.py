@@ -1,4 +1,4 @@
-"""Real Streamlit servers on loopback, and browser tabs without a browser, which speak Streamlit's own messages."""
+"""Real Streamlit servers on loopback, and tabs without a browser, which speak Streamlit's own messages."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import sys
 import tempfile
 import threading
 import time
+import unittest
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,15 @@ def free_port() -> int:
 
 
 class Server:
-    """`streamlit run` of an app in a folder of its own, with `server_state.py` copied beside it."""
+    """`streamlit run` of an app in a folder of its own, with `server_state.py` copied beside it.
 
-    def __init__(self, app: str, files: dict[str, str] | None = None, options: dict[str, str] | None = None) -> None:
+    `files` are texts by their names; `options` are Streamlit's, with `__` for the dot; `command` is what comes after
+    `python -m` in place of Streamlit's own, with {port} in it.
+    """
+
+    def __init__(
+        self, app: str, files: dict[str, str] | None = None, command: str | None = None, **options: str
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="server_state_e2e_"))
         shutil.copy(ROOT / "server_state.py", self.folder)
         for name, text in {"app.py": app, **(files or {})}.items():
@@ -60,10 +68,12 @@ class Server:
             "server.headless": "true",
             "browser.gatherUsageStats": "false",
         }
-        settings = [f"--{name}={value}" for name, value in {**defaults, **(options or {})}.items()]
+        given = {name.replace("__", "."): value for name, value in options.items()}
+        settings = [f"--{name}={value}" for name, value in {**defaults, **given}.items()]
+        own = command.format(port=self.port).split() if command else ["streamlit", "run", "app.py", *settings]
         self.log = open(self.folder / "server.log", "w+")  # noqa: SIM115 - closed in stop()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "app.py", *settings],
+            [sys.executable, "-m", *own],
             cwd=self.folder,
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -96,18 +106,8 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def serving(app: str, files: dict[str, str] | None = None, **options: str) -> Iterator[Server]:
-    """A server for a `with` block; options are Streamlit's, with `__` for the dot."""
-    server = Server(app, files, {name.replace("__", "."): value for name, value in options.items()})
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
 class Tab:
-    """One session: what it shows, how often its script and its fragments ran, and its widgets."""
+    """One session: what it shows, how often its script and its fragments ran, and its widgets. To be closed."""
 
     def __init__(self, server: Server, query: str = "") -> None:
         self.query = query
@@ -118,8 +118,10 @@ class Tab:
         self.session_id = self.page = ""
         self.started = self.script_runs = self.fragment_runs = self.interrupted = 0
         self.running = False
-        self.socket = connect(
-            f"ws://127.0.0.1:{server.port}/_stcore/stream", max_size=None, open_timeout=DEADLINE, ping_interval=None
+        url = f"ws://127.0.0.1:{server.port}/_stcore/stream"
+        self.opened = contextlib.ExitStack()
+        self.socket = self.opened.enter_context(
+            connect(url, max_size=None, open_timeout=DEADLINE, ping_interval=None, close_timeout=1)
         )
         self.lock = threading.Lock()
         self.listener = threading.Thread(target=self.listen, daemon=True)
@@ -203,5 +205,47 @@ class Tab:
             raise AssertionError(f"{error}; shown is {self.text()!r}") from None
 
     def close(self) -> None:
-        self.socket.close()
+        self.opened.close()
         self.listener.join(DEADLINE)
+
+
+class RealServerCase(unittest.TestCase):
+    """A test with servers and tabs that are closed when it ends."""
+
+    def serve(
+        self, app: str, files: dict[str, str] | None = None, command: str | None = None, **options: str
+    ) -> Server:
+        server = Server(app, files, command, **options)
+        self.addCleanup(server.stop)
+        return server
+
+    def tabs(self, server: Server, count: int) -> list[Tab]:
+        with ThreadPoolExecutor(8) as pool:
+            tabs = list(pool.map(lambda _: Tab(server), range(count)))
+        for tab in tabs:
+            self.addCleanup(tab.close)
+        return tabs
+
+    def runs(self, *tabs: Tab) -> list[tuple[int, int]]:
+        """Script and fragment runs of each tab, once nothing has begun or ended for a second."""
+        last = {}
+        quiet_since = time.monotonic()
+
+        def settled() -> bool:
+            nonlocal last, quiet_since
+            now = {id(tab): (tab.started, tab.script_runs, tab.fragment_runs, tab.running) for tab in tabs}
+            if now != last:
+                last, quiet_since = now, time.monotonic()
+            return time.monotonic() - quiet_since > 1 and not any(tab.running for tab in tabs)
+
+        wait_for("all runs to end", settled)
+        return [(tab.script_runs, tab.fragment_runs) for tab in tabs]
+
+    def assert_runs(self, act: Callable[[], None], expected: list[tuple[int, int]], *tabs: Tab) -> None:
+        """Act, and compare how many script runs and fragment runs each tab made of it."""
+        before = self.runs(*tabs)
+        act()
+        after = self.runs(*tabs)
+        more = [(a[0] - b[0], a[1] - b[1]) for a, b in zip(after, before, strict=True)]
+        self.assertEqual(more, expected)
+        self.assertEqual([tab.interrupted for tab in tabs], [0] * len(tabs))

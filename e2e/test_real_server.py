@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import unittest
-from collections.abc import Callable
 
 from streamlit import config as st_config
 
-from streamlit_client import ROOT, Server, Tab, serving, wait_for
+from streamlit_client import ROOT, RealServerCase, Tab, wait_for
 
 READER = """
 import time
@@ -21,42 +19,7 @@ st.session_state.runs = st.session_state.get("runs", 0) + 1
 """
 
 
-class RealServer(unittest.TestCase):
-    def serve(self, app: str, files: dict[str, str] | None = None, **options: str) -> Server:
-        manager = serving(app, files, **options)
-        server = manager.__enter__()
-        self.addCleanup(manager.__exit__, None, None, None)
-        return server
-
-    def tabs(self, server: Server, count: int) -> list[Tab]:
-        tabs = [Tab(server) for _ in range(count)]
-        for tab in tabs:
-            self.addCleanup(tab.close)
-        return tabs
-
-    def runs(self, *tabs: Tab) -> list[tuple[int, int]]:
-        """Script and fragment runs of each tab, once nothing has begun or ended for a second."""
-        last = {}
-        quiet_since = time.monotonic()
-
-        def settled() -> bool:
-            nonlocal last, quiet_since
-            now = {id(tab): (tab.started, tab.script_runs, tab.fragment_runs, tab.running) for tab in tabs}
-            if now != last:
-                last, quiet_since = now, time.monotonic()
-            return time.monotonic() - quiet_since > 1 and not any(tab.running for tab in tabs)
-
-        wait_for("all runs to end", settled)
-        return [(tab.script_runs, tab.fragment_runs) for tab in tabs]
-
-    def assert_runs(self, act: Callable[[], None], expected: list[tuple[int, int]], *tabs: Tab) -> None:
-        before = self.runs(*tabs)
-        act()
-        after = self.runs(*tabs)
-        more = [(a[0] - b[0], a[1] - b[1]) for a, b in zip(after, before, strict=True)]
-        self.assertEqual(more, expected)
-        self.assertEqual([tab.interrupted for tab in tabs], [0] * len(tabs))
-
+class RealServer(RealServerCase):
     def test_counter_demo(self) -> None:
         server = self.serve((ROOT / "demo_counter.py").read_text())
         one, two = self.tabs(server, 2)
