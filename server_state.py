@@ -456,14 +456,13 @@ class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only 
         now = time.monotonic()
         if self.timer is not None:
             self.timer.cancel()
-        self.stale.update(dict.fromkeys(ended, now))
         if self.news:
             self.news = False
             with _master:
                 sessions = list(_sessions.values())
             self.stale = self.stale | {s: now for s in sessions if s not in self.stale and s.stale()}
-        for session in [session for session, at in self.stale.items() if at <= now][:1]:
-            del self.stale[session]
+        for session in [*ended, *(session for session, at in self.stale.items() if at <= now)][:1]:
+            self.stale.pop(session, None)
             if delay := self.rerun(session):
                 self.stale[session] = now + delay
         if self.collect_at is not None and (not self.stale or now > self.collect_at):
@@ -476,7 +475,7 @@ class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only 
     def rerun(self, session: _Session) -> float:
         """Rerun a session if nothing is in the way; give the seconds until it is looked at again, 0 for never."""
         try:
-            if (app := session.app()) is None:
+            if (app := session.app()) is None or _off:
                 return 0
             runner, run = app._scriptrunner, session.run
             for ended in list(session.ended):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import unittest
 
-from streamlit import config as st_config
+import streamlit as st
 
-from streamlit_client import ROOT, RealServerCase, Tab, wait_for
+from streamlit_client import ROOT, RealServerCase, wait_for
 
 READER = """
 import time
 import streamlit as st
-from server_state import server_state, server_state_lock
+from server_state import no_rerun, server_state, server_state_lock
 
 st.session_state.runs = st.session_state.get("runs", 0) + 1
 """
@@ -45,27 +46,6 @@ class RealServer(RealServerCase):
         self.assert_runs(lambda: one.click("+1"), [(1, 0), (1, 0)], one, two)
         self.assertIn("1", two.text())
 
-    def test_no_click_is_lost_while_others_write(self) -> None:
-        app = READER + (
-            "with server_state_lock['n']:\n"
-            "    server_state.setdefault('n', 0)\n"
-            "    if st.button('+1'):\n"
-            "        server_state['n'] += 1\n"
-            "st.markdown(f\"n is {server_state['n']}.\")\n"
-            "time.sleep(0.1)\n"
-        )
-        for fast in ("true", "false"):
-            with self.subTest(fastReruns=fast):
-                tabs = self.tabs(self.serve(app, runner__fastReruns=fast), 8)
-                for _ in range(5):
-                    ends = [tab.script_runs for tab in tabs]
-                    for tab in tabs:
-                        tab.click("+1")
-                    for tab, end in zip(tabs, ends, strict=True):
-                        wait_for("the click's run", lambda tab=tab, end=end: tab.script_runs > end)
-                for tab in tabs:
-                    tab.wait_for_text("n is 40.")
-
     def test_in_place_changes(self) -> None:
         app = READER + (
             "server_state.setdefault('log', [])\n"
@@ -83,50 +63,6 @@ class RealServer(RealServerCase):
         two.click("locked")
         for tab in (one, two):
             tab.wait_for_text("log is ul.")
-
-    def test_a_crowd_sees_a_change_and_is_held_by_nothing(self) -> None:
-        app = READER + (
-            "st.markdown(f\"value is {server_state.get('value', 0)}.\")\n"
-            "if st.button('set'):\n"
-            "    server_state['value'] = server_state.get('value', 0) + 1\n"
-            "@st.fragment\n"
-            "def own():\n"
-            "    st.session_state.mine = st.session_state.get('mine', 0) + st.button('mine')\n"
-            "    st.markdown(f'mine is {st.session_state.mine}.')\n"
-            "own()\n"
-        )
-        tabs = self.tabs(self.serve(app), 40)
-        for value in (1, 2, 3):
-            tabs[0].click("set")
-            tabs[1].click("mine")
-            for tab in tabs[1:]:
-                tab.wait_for_text(f"value is {value}.")
-            tabs[1].wait_for_text(f"mine is {value}.")
-        self.runs(*tabs)
-        tabs[1].wait_for_text("mine is 3.")
-
-    def test_a_thread_reruns_readers(self) -> None:
-        app = READER + (
-            "import threading\n"
-            "def work():\n"
-            "    for i in range(50):\n"
-            "        time.sleep(0.01)\n"
-            "        server_state['tick'] = i\n"
-            "if st.button('start'):\n"
-            "    threading.Thread(target=work).start()\n"
-            "ends = st.session_state.get('ends', 0)\n"
-            "st.markdown(f\"cut short are {st.session_state.runs - 1 - ends}. tick is {server_state.get('tick')}.\")\n"
-            "time.sleep(0.05)\n"
-            "st.markdown('done')\n"
-            "st.session_state.ends = ends + 1\n"
-        )
-        one, two = self.tabs(self.serve(app), 2)
-        one.click("start")
-        for tab in (one, two):
-            tab.wait_for_text("tick is 49.")
-        self.runs(one, two)
-        for tab in (one, two):
-            tab.wait_for_text("cut short are 0. tick is 49.")
 
     def test_saving_files_keeps_state_and_updates(self) -> None:
         app = READER + (
@@ -152,38 +88,84 @@ class RealServer(RealServerCase):
         two.wait_for_text("n is 2,")
         self.assertEqual(two.text().split("lock is")[1], lock)
 
-    @unittest.skipUnless(
-        any("disconnectedSessionTTL" in name for name in st_config.get_config_options()),
-        "this Streamlit keeps sessions for two minutes, and cannot be told otherwise",
-    )
-    def test_nothing_is_left_of_sessions_that_vanish(self) -> None:
+    def test_nested_fragments(self) -> None:
         app = READER + (
-            "import gc, sys\n"
-            "server_state.get('x')\n"
-            "module = sys.modules['server_state'].force_rerun_bound_sessions.__globals__\n"
-            "if st.button('count'):\n"
-            "    gc.collect()\n"
-            "    gc.collect()\n"
-            "left = sum(type(thing).__name__ == '_Session' for thing in gc.get_objects())\n"
-            "st.markdown(f\"bound are {len(module['_sessions'])}, left are {left}.\")\n"
+            "@st.fragment\n"
+            "def inner():\n"
+            "    st.markdown(f\"inner shows {server_state.get('x')}.\")\n"
+            "@st.fragment\n"
+            "def outer():\n"
+            "    st.markdown(f\"outer shows {server_state.get('y')}.\")\n"
+            "    inner()\n"
+            "outer()\n"
+            "for key in 'xy':\n"
+            "    if st.button(f'write {key}'):\n"
+            "        with no_rerun:\n"
+            "            old = server_state.get(key, 0)\n"
+            "        server_state[key] = old + 1\n"
         )
-        server = self.serve(app, server__disconnectedSessionTTL="1")
-        (one,) = self.tabs(server, 1)
-        for tab in [Tab(server) for _ in range(20)]:
-            tab.close()
+        one, two = self.tabs(self.serve(app), 2)
+        self.assert_runs(lambda: one.click("write x"), [(1, 0), (0, 1)], one, two)
+        two.wait_for_text("inner shows 1.")
+        self.assert_runs(lambda: one.click("write y"), [(1, 0), (0, 1)], one, two)
+        two.wait_for_text("outer shows 1.")
+        self.assert_runs(lambda: one.click("write x"), [(1, 0), (0, 1)], one, two)
+        two.wait_for_text("inner shows 2.")
 
-        def is_gone() -> bool:
-            Tab(server).close()  # Streamlit drops what has expired when another session is stored
-            before = one.script_runs
-            one.click("count")
-            wait_for("the count", lambda: one.script_runs > before)
-            bound, left = (int(part.split()[0].strip(",.")) for part in one.text().split("are ")[1:])
-            return bound == left <= 10  # those that this test itself has just closed
+    def test_a_dialog_is_a_fragment(self) -> None:
+        app = READER + (
+            "@st.dialog('Details')\n"
+            "def details():\n"
+            "    st.markdown(f\"the dialog shows {server_state.get('x')}.\")\n"
+            "if st.button('open'):\n"
+            "    details()\n"
+            "def write():\n"
+            "    server_state.x = server_state.get('x', 0) + 1\n"
+            "st.button('write', on_click=write)\n"
+        )
+        one, two = self.tabs(self.serve(app), 2)
+        one.click("open")
+        one.wait_for_text("the dialog shows None.")
+        self.assert_runs(lambda: two.click("write"), [(0, 1), (1, 0)], one, two)
+        one.wait_for_text("the dialog shows 1.")
 
-        try:
-            wait_for("the sessions to be forgotten", is_gone)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; {one.text()}") from None
+    @unittest.skipUnless("parallel" in inspect.signature(st.fragment).parameters, "parallel fragments came with 1.58")
+    def test_parallel_fragments(self) -> None:
+        app = READER + (
+            "@st.fragment(parallel=True)\n"
+            "def show(key):\n"
+            "    st.markdown(f'{key} is {server_state.get(key)}.')\n"
+            "show('x')\n"
+            "show('y')\n"
+            "@st.fragment(parallel=True)\n"
+            "def count():\n"
+            "    if st.session_state.runs == 2:\n"
+            "        server_state.z = server_state.get('z', 0) + 1\n"  # the run's own: it is not told of it
+            "    st.markdown(f\"z is {server_state.get('z')}.\")\n"
+            "count()\n"
+            "def write(key):\n"
+            "    server_state[key] = server_state.get(key, 0) + 1\n"
+            "st.button('write x', on_click=write, args=('x',))\n"
+        )
+        one, two = self.tabs(self.serve(app), 2)
+        self.assert_runs(lambda: one.click("write x"), [(1, 0), (0, 2)], one, two)
+        for tab in (one, two):
+            tab.wait_for_text("x is 1.")
+            tab.wait_for_text("z is 1.")
+
+    @unittest.skipUnless(hasattr(st, "App"), "st.App came with 1.58")
+    def test_mounted_under_uvicorn(self) -> None:
+        app = READER + (
+            "def write():\n"
+            "    server_state.x = server_state.get('x', 0) + 1\n"
+            "st.button('write', on_click=write)\n"
+            "st.markdown(f\"x is {server_state.get('x')}.\")\n"
+        )
+        asgi = "import streamlit as st\napp = st.App('app.py')\n"
+        command = "uvicorn asgi:app --host 127.0.0.1 --port {port}"
+        one, two = self.tabs(self.serve(app, {"asgi.py": asgi}, command), 2)
+        self.assert_runs(lambda: one.click("write"), [(1, 0), (1, 0)], one, two)
+        two.wait_for_text("x is 1.")
 
     def test_demos_under_app_test(self) -> None:
         for demo, act in (
