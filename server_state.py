@@ -170,7 +170,7 @@ class ServerState(MutableMapping[str, Any]):
                 elif value is not _MISSING and not (only_new and old is not None):
                     _values[key], _looks[key] = value, looks[key]
                     changed += (key, None) if old is None else (key,) if old.whole != looks[key].whole else ()
-        if not _suppressed.get():
+        if changed and not _suppressed.get():
             _publish(changed)
         return replaced[-1]
 
@@ -318,7 +318,7 @@ class KeyLock:
                 del _transactions[threading.get_ident()]
             for lock in reversed(self._rlocks):
                 lock.release()
-        if not mine.depth:
+        if mine.changed and not mine.depth:
             _publish(mine.changed)
 
     __enter__, __exit__ = acquire, release

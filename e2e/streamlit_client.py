@@ -109,7 +109,7 @@ class Server:
 class Tab:
     """One session: what it shows, how often its script and its fragments ran, and its widgets. To be closed."""
 
-    def __init__(self, server: Server, query: str = "") -> None:
+    def __init__(self, server: Server, query: str = "", patience: float = DEADLINE) -> None:
         self.query = query
         self.shown: dict[tuple[int, ...], str] = {}  # text by place on the page
         self.widgets: dict[str, Any] = {}  # the element by its label or placeholder
@@ -127,7 +127,7 @@ class Tab:
         self.listener = threading.Thread(target=self.listen, daemon=True)
         self.listener.start()
         self.send()
-        wait_for("the first run", lambda: self.script_runs and not self.running)
+        wait_for("the first run", lambda: self.script_runs and not self.running, patience)
 
     def listen(self) -> None:
         with contextlib.suppress(ConnectionClosed):
