@@ -62,13 +62,11 @@ _looking = threading.Lock()  # one look back at a time
 
 
 class ServerState(MutableMapping[str, Any]):
-    """A dictionary, with attribute access, that all sessions of the server share. Its values are shared, not copied.
-
-    Each single call is atomic, from any thread; for more than one use `server_state_lock`.
-    """
+    """A dictionary, with attribute access too, that all sessions share. Each single call is atomic, from any thread."""
 
     def __getitem__(self, key: str) -> Any:
-        return self._found(self._read(_name(key)), key)
+        value = self._read(key if type(key) is str else _name(key))
+        return self._found(value, key) if value is _MISSING else value
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._write({_name(key): value})
@@ -86,6 +84,9 @@ class ServerState(MutableMapping[str, Any]):
 
     def __delattr__(self, key: str) -> None:
         self._found(self._write({key: _MISSING}), key, AttributeError)
+
+    def __contains__(self, key: object) -> bool:
+        return self._read(key if type(key) is str else _name(key)) is not _MISSING
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.to_dict(_only_keys=True))
@@ -143,16 +144,17 @@ class ServerState(MutableMapping[str, Any]):
         with _master:
             value = _values.get(key, _MISSING)  # type: ignore[arg-type]
             if run and shows:
-                seen = run.session.readers[fragment] = run.seen.setdefault(fragment, {})
-                if seen.setdefault(key, _versions.get(key)) != _versions.get(key):
-                    seen[key] = _OLD
-            if run and issubclass(type(value), _CONTAINERS):
+                if fragment not in run.seen:
+                    run.session.readers[fragment] = run.seen[fragment] = {}
+                if run.seen[fragment].setdefault(key, _versions.get(key)) is not _versions.get(key):
+                    run.seen[fragment][key] = _OLD
+            if run and type(value) not in _SCALARS and issubclass(type(value), _CONTAINERS):
                 run.containers.add(key)
                 _unlooked.add(run)
         if _transactions and threading.get_ident() in _transactions:
             _transactions[threading.get_ident()].keys.add(key)
-        for keys in _suppressed.get()[:1]:
-            keys.add(key)
+        if _suppressed.get():
+            _suppressed.get()[0].add(key)
         return value
 
     def _write(self, new: Mapping[str, Any] | None, only_new: bool = False) -> Any:
@@ -187,7 +189,7 @@ def _name(key: object) -> str:
 
 
 # --- What counts as a change ---
-_SCALARS = (type(None), bool, int, float, complex, str, bytes)
+_SCALARS = frozenset([type(None), bool, int, float, complex, str, bytes])
 _CONTAINERS = (list, dict, set, bytearray, deque, tuple)
 # Objects of these modules are data. Those of the rest of the standard library (threads, queues, files, sockets,
 # loggers) and functions are compared by identity; so is what has pickle methods of its own and comes from elsewhere.
@@ -227,7 +229,6 @@ class _Eye(pickle.Pickler):
         self.kept: list[Any] = []
         self.hash, self.room = hashlib.sha256(), LOOK_LIMIT
         self.dump(value)
-        self.clear_memo()
 
     def write(self, data: Any) -> None:
         self.room -= len(data)
@@ -306,12 +307,12 @@ class KeyLock:
 
     def release(self, *error: object) -> None:
         """Release the lock, and if it was the thread's last, tell others what changed. RuntimeError if not held."""
-        if not all(lock._is_owned() for lock in self._rlocks):
+        if False in [lock._is_owned() for lock in self._rlocks]:
             raise RuntimeError(f"The lock of {self._names} is not held by this thread: acquire() it before release().")
         mine = _transactions[threading.get_ident()]
         mine.depth -= 1
         try:
-            changed = [] if mine.depth else _check(mine.keys, locked=True)
+            changed = [] if mine.depth or _looks.keys().isdisjoint(mine.keys) else _check(mine.keys, locked=True)
             mine.changed += () if _suppressed.get() else changed
         finally:
             if not mine.depth:
@@ -325,10 +326,7 @@ class KeyLock:
 
 
 class ServerStateLock:
-    """The locks: `server_state_lock["key"]`, `server_state_lock.key`, or several, `server_state_lock["a", "b"]`.
-
-    The same name always gives the same lock, whether or not there is such a key. Several are taken in one fixed order.
-    """
+    """The locks: `server_state_lock["name"]`, `.name`, or several in one fixed order, `["a", "b"]`. From any thread."""
 
     def __getitem__(self, name: str | tuple[str, ...]) -> KeyLock:
         names = tuple(sorted({_name(n) for n in (name if isinstance(name, tuple) else (name,))}))
@@ -420,7 +418,8 @@ def _publish(keys: list[str | None], run: Any = None, told: Iterable[str | None]
     if (mine := _transactions.get(threading.get_ident())) and not forced:
         mine.changed += keys  # until the release
         return
-    run = run or next((run for run, _, _, own in [_here()] if own), None)
+    run, _, _, parallel = (run, None, False, True) if run else _here()
+    run = run if run and (parallel or run.thread() is threading.current_thread()) else None
     with _master:
         for key in dict.fromkeys(keys):
             before = _versions.pop(key, None)
@@ -537,7 +536,7 @@ def _run_of(ctx: Any) -> _Run | None:
     """Give the run that a context is of, and at its first sight note that it has begun. None for no session's."""
     global _reruns
     known: _Run | None = ctx.__dict__.get("_server_state")
-    if known and (known.cursors is ctx.cursors or known.thread() is not threading.current_thread()):
+    if known and known.thread() is not threading.current_thread():
         return known
     cls: Any = sys.modules["streamlit.runtime"].Runtime
     runtime: Any = cls.instance() if cls.exists() else None
@@ -561,21 +560,23 @@ def _run_of(ctx: Any) -> _Run | None:
 
 
 def _here() -> tuple[_Run | None, str | None, bool, bool]:
-    """Tell the run and fragment of this thread, whether what it reads is shown, and whether it is no mere helper."""
+    """Tell the run and fragment of this thread, whether what it reads is shown, and whether it works in parallel."""
     try:  # what a callback or a superseded run reads is not shown
         scripts: Any = None if _off else sys.modules.get("streamlit.runtime.scriptrunner")
         ctx = scripts and scripts.get_script_run_ctx(suppress_warning=True)
-        run = ctx and _run_of(ctx)
+        run: _Run | None = ctx and ctx.__dict__.get("_server_state")
+        if ctx and (run is None or run.cursors is not ctx.cursors):
+            run = _run_of(ctx)
         if run:
             runner: Any = getattr(run.session.app(), "_scriptrunner", None)
             shows = ctx._has_script_started and runner and runner._requests is ctx.script_requests
-            own = run.thread() is threading.current_thread()
-            if hasattr(ctx, "current_fragment_id"):  # older releases
-                return run, ctx.current_fragment_id, shows, own
-            state: Any = None
-            with contextlib.suppress(RuntimeError):  # an attached helper thread has none
+            if "current_fragment_id" in vars(ctx):  # older releases
+                return run, ctx.current_fragment_id, shows, False
+            try:
                 state = sys.modules["streamlit.runtime.scriptrunner_utils.script_run_context"].ThreadState.get()
-            return run, getattr(state, "fragment_id", None), shows, own or getattr(state, "is_parallel_worker", False)
+            except RuntimeError:  # an attached helper thread has none
+                return run, None, shows, False
+            return run, state.fragment_id, shows, getattr(state, "is_parallel_worker", False)
     except Exception as error:
         _without_reruns(error)
     return None, None, False, False
