@@ -25,6 +25,18 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).resolve().parent.parent
+# Streamlit removes local modules for each session that sees a saved file, while others may be importing them already:
+# Python then says KeyError, of any module. An app that is to be tested while files are saved begins so.
+IMPORTS_AS_FILES_ARE_SAVED = """
+import streamlit as st
+while True:
+    try:
+        import other
+        from server_state import no_rerun, server_state, server_state_lock
+        break
+    except (KeyError, ImportError):
+        pass
+"""
 DEADLINE = 30.0  # seconds that anything may take
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from streamlit_client import ROOT, RealServerCase, Server, free_port, wait_for
+from streamlit_client import IMPORTS_AS_FILES_ARE_SAVED, ROOT, RealServerCase, Server, free_port, wait_for
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FAILURES = Path(os.environ.get("E2E_FAILURES", "e2e-failures"))  # screenshots go here
@@ -251,7 +251,11 @@ class Browser(RealServerCase):
         expect(two.get_by_text(f"runs are {before + 1}.")).to_be_visible()  # once, for it was not rerun while away
 
     def test_saving_files(self) -> None:
-        app = COUNTED + "import other\nst.markdown(f'other is {other.__doc__}, lock is {id(server_state_lock.x)}.')\n"
+        app = (
+            IMPORTS_AS_FILES_ARE_SAVED
+            + COUNTED.removeprefix(HEAD)
+            + "st.markdown(f'other is {other.__doc__}, lock is {id(server_state_lock.x)}.')\n"
+        )
         one, two = self.pair(app, {"other.py": "'old'\n"}, server__runOnSave="true")
         one.get_by_role("button", name="write").click()
         expect(two.get_by_text("x is 1.")).to_be_visible()
