@@ -431,7 +431,7 @@ def _publish(keys: list[str | None], run: Any = None, told: Iterable[str | None]
     if keys and _reruns and not _reruns.news:
         _reruns.news = True
         with contextlib.suppress(RuntimeError):  # the server has stopped
-            _reruns.loop.call_soon_threadsafe(_reruns.step)
+            _reruns.loop.call_soon_threadsafe(_reruns.loop.call_later, 0.001, _reruns.step)  # the writer first
 
 
 # --- Streamlit: every reach into it ---
@@ -468,8 +468,8 @@ class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only 
             self.collect_at = None
             sys.modules["streamlit.config"].set_option("runner.postScriptGC", True)
             gc.collect()
-        if self.stale:  # the next at 0.7 ms at the earliest: the loop needs turns to send what the runs draw
-            self.timer = self.loop.call_later(max(0.0007, min(self.stale.values()) - now), self.step)
+        if self.stale:  # the next at 0.4 ms at the earliest: the loop needs turns to send what the runs draw
+            self.timer = self.loop.call_later(max(0.0004, min(self.stale.values()) - now), self.step)
 
     def rerun(self, session: _Session) -> float:
         """Rerun a session if nothing is in the way; give the seconds until it is looked at again, 0 for never."""

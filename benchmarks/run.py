@@ -45,8 +45,10 @@ if st.button("write"):
         file.write(str(time.perf_counter() - begun))
 
 def work(times, pause):
-    threads, cpu, written = [], time.process_time(), {{}}
+    threads, cpu, written, started = [], time.process_time(), {{}}, time.time()
     for i in range(times):
+        if time.time() - started > 1.2 * times * pause:
+            break  # the peer blocks the writer for longer than the pause
         time.sleep(pause)
         value = 1000 + i
         written[value] = time.time()
@@ -162,7 +164,7 @@ def micro() -> dict[str, dict[str, list[float]]]:
 def one_write(
     counts: dict[str, list[int]], rounds: int, collecting: str
 ) -> dict[tuple[str, int], dict[str, list[float]]]:
-    """How long a write blocks the writer, and until tabs show it; with a bystander's click 20 ms later."""
+    """How long a write blocks the writer, and until tabs show it; with a bystander's click 0.1 s later."""
     results: dict[tuple[str, int], dict[str, list[float]]] = {}
     for count in sorted({count for some in counts.values() for count in some}):
         kinds = [kind for kind in counts if count in counts[kind]]
@@ -176,7 +178,7 @@ def one_write(
                     shown, mine = f"value is {round_}.", f"mine is {round_}."
                     begun = time.perf_counter()
                     writer.click("write")
-                    time.sleep(0.02)
+                    time.sleep(0.1)
                     clicked = time.perf_counter()
                     bystander.click("mine")
                     readers = tabs[kind][1:]
@@ -375,7 +377,7 @@ def main() -> None:
         values = measured[row]
         table.add(what, values[ours], values[beside] if beside else None, unit, ratio, limit)
 
-    default = one_write({"ours": [1, 10, 100, 300], "peer": [1, 10, 100]}, 3, "true")
+    default = one_write({"ours": [1, 10, 100, 300], "peer": [1, 10, 100]}, 5, "true")
     for count in (1, 10, 100, 300):
         ours, peer = default["ours", count], default.get(("peer", count))
         in_ms = [seconds * 1000 for seconds in ours["blocked"]]
