@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import logging
 import pickle
 import sys
 import threading
@@ -39,7 +38,6 @@ __version__ = "1.0.0"
 LOOK_LIMIT = 64 * 2**20  # bytes of a value that are looked at; a larger one is compared by identity
 _MISSING: Any = object()
 _OLD = (-1, 0)  # a version that no key has
-_log = logging.getLogger("server_state")
 # The master lock guards the next group and what sessions have read, for microseconds: under it none of the app's code
 # runs (what is replaced is let go of after the release), nothing of Streamlit's, and no other lock is taken. It is
 # re-entrant because the garbage collector may run an app's `__del__`, which may come back here, at any moment.
@@ -436,9 +434,7 @@ def _publish(keys: list[str | None], run: Any = None, told: Iterable[str | None]
 
 # --- Streamlit: every reach into it ---
 _CHAIN = 20  # links of a chain of reruns that come at full speed
-_CHAINED = (
-    'Changes of server_state["%s"] cause each other, and are slowed down: change it in a callback, or in no_rerun.'
-)
+_CHAINED = 'Changes of server_state["%s"] cause each other, and are slowed down: make them in callbacks or no_rerun.'
 _warned: set[str | None] = set()
 _reruns: _Reruns | None = None
 _off = False
@@ -478,7 +474,7 @@ class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only 
                 return 0
             runner, run = app._scriptrunner, session.run
             for ended in list(session.ended):
-                is_noted = app._client_state is ended.state
+                is_noted = ended.state is None or app._client_state is ended.state
                 if is_noted or runner is None or runner._requests is not ended.requests:
                     session.ended.remove(ended)
                     for seen in () if is_noted else list(ended.seen.values()):  # Streamlit has dropped what it drew
@@ -499,7 +495,7 @@ class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only 
             if session.link > _CHAIN and session.waits:
                 for key in {key for key in links if links[key] > _CHAIN} - _warned:
                     _warned.add(key)
-                    _log.warning(_CHAINED, key)
+                    _log().warning(_CHAINED, key)
                 return min(1.0, 0.05 * (session.link - _CHAIN))
             fragment = None if None in stale else next(iter(stale))
             state.fragment_id, session.waits = fragment or "", False
@@ -582,13 +578,17 @@ def _here() -> tuple[_Run | None, str | None, bool, bool]:
     return None, None, False, False
 
 
+def _log() -> Any:  # imported where it is needed, which is seldom, for it takes as long as all the rest
+    return __import__("logging").getLogger("server_state")
+
+
 def _without_reruns(error: Exception) -> None:  # where Streamlit is not as we know it, stay a dictionary with locks
     global _off
     if not isinstance(error, (AttributeError, ImportError, KeyError, TypeError)):
-        _log.error("server_state could not rerun a session.", exc_info=error)
+        _log().error("server_state could not rerun a session.", exc_info=error)
     elif not _off:
         _off = True
-        _log.warning("server_state reruns no other sessions: this release of Streamlit lacks something (%s).", error)
+        _log().warning("server_state reruns no other sessions: this release of Streamlit lacks something (%s).", error)
 
 
 server_state, server_state_lock, no_rerun = ServerState(), ServerStateLock(), _NoRerun()
