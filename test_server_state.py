@@ -133,6 +133,7 @@ class Runner:
                 action = None
         client_state = ClientState()
         client_state.page_script_hash = self.session.page
+        client_state = None if self.world.says_nothing else client_state
         self.send("SHUTDOWN", client_state=client_state)
         self.world.loop.call_soon_threadsafe(self.session.over, self, client_state)
 
@@ -219,7 +220,7 @@ class Session:
 
     def over(self, runner, client_state):
         if self._scriptrunner is runner:
-            self._scriptrunner, self._client_state = None, client_state
+            self._scriptrunner, self._client_state = None, client_state or self._client_state
 
     def fragment(self, name, function):
         """What calling a function that is an `st.fragment` does."""
@@ -276,7 +277,7 @@ class World:
         self.now, self.current, self.by_loop, self.fast_reruns = 100.0, None, False, fast_reruns
         self.loop, self.runners, self.threads, self.sessions = Loop(self), [], [], {}
         self.script = script
-        self.wrong = []  # what must not happen and did
+        self.wrong, self.says_nothing = [], False  # what must not happen and did; whether a run's end is told in full
         self.ours = []  # every rerun that the module asked for: (session, fragment)
         self.module.time = types.SimpleNamespace(monotonic=lambda: self.now)
         self.module.threading = types.SimpleNamespace(
@@ -1039,6 +1040,25 @@ class Reruns(Case):
         self.world.settle()
         self.assertEqual({tab.shown[None, "x"] for tab in self.world.sessions.values()}, {"1"})
 
+    def test_R5_garbage_is_collected_once_for_all_reruns_of_a_change(self):
+        option, collected = "runner.postScriptGC", []
+        self.module.gc = types.SimpleNamespace(collect=lambda: collected.append(self.world.options[option]))
+        gone, *_ = self.tabs(5)
+        self.write(1)()
+        while not self.world.runners:
+            self.world.step_loop() if self.world.loop.soon else self.world.pass_time(0.001)
+        self.assertFalse(self.world.options[option])
+        self.world.settle()
+        self.assertEqual(collected, [True])
+        gone.connected = False  # a tab that stays stale does not put it off for ever
+        self.write(2)()
+        self.world.settle(6)
+        self.assertEqual(collected, [True, True])
+        self.world.options[option] = False  # as the server's owner wants it
+        self.write(3)()
+        self.world.settle(6)
+        self.assertEqual((collected, self.world.options[option]), ([True, True], False))
+
     def test_R5_a_disconnected_tab_is_rerun_when_it_is_back(self):
         (tab,) = self.tabs(1)
         tab.connected = False
@@ -1097,6 +1117,27 @@ class Reruns(Case):
         before = self.state.x
         self.world.settle(10)
         self.assertTrue(5 <= self.state.x - before <= 15, self.state.x - before)
+
+    def test_R6_a_user_begins_a_new_chain(self):
+        def script(session):
+            self.state.x = self.state.get("x", 0) + 1
+            yield
+
+        with self.assertLogs("server_state", "WARNING"):
+            tab, other = self.tabs(2, script)
+            self.world.settle(5)
+        self.world.script = reads("x")
+        self.world.settle(5)
+        tab.click(does(self.write("at once")))
+        self.world.settle(0.04)
+        self.assertEqual(other.shown[None, "x"], "'at once'")
+
+    def test_R4_an_end_of_which_streamlit_says_nothing(self):
+        (tab,) = self.tabs(1)
+        self.world.says_nothing = True
+        self.write(1)()
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [1])
 
     def test_R6_a_tab_alone_does_not_loop(self):
         def script(session):
