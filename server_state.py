@@ -146,7 +146,7 @@ class ServerState(MutableMapping[str, Any]):
                     run.session.readers[fragment] = run.seen[fragment] = {}
                 if run.seen[fragment].setdefault(key, _versions.get(key)) is not _versions.get(key):
                     run.seen[fragment][key] = _OLD
-            if run and type(value) not in _SCALARS and issubclass(type(value), _CONTAINERS):
+            if run and key in _looks and _looks[key].kept is not None and issubclass(type(value), _CONTAINERS):
                 run.containers.add(key)
                 _unlooked.add(run)
         if _transactions and threading.get_ident() in _transactions:
@@ -200,7 +200,7 @@ _Look = namedtuple("_Look", "whole plain kept")
 
 def _look(value: Any) -> _Look:
     """Look at a value. Never an error: what cannot be looked at is compared by identity."""
-    if type(value) in _SCALARS:
+    if type(type(value)) is type and type(value) in _SCALARS:  # not every class can be hashed
         token = (type(value), value if value == value else "nan")
         return _Look(token, token, None)
     for eye, memo in ((_Eye, False), (_SetEye, False), (_SetEye, True), (_SetEye, True)):
@@ -223,7 +223,7 @@ class _Eye(pickle.Pickler):
     def __init__(self, value: Any, memo: bool, own_classes: bool) -> None:
         super().__init__(self, 5, buffer_callback=lambda buffer: self.write(buffer.raw()))
         self.fast, self.own_classes = not memo, own_classes  # whether to look into objects of the app's own classes
-        self.kinds: dict[type, str] = {}
+        self.kinds: dict[int, str] = {}  # by the ids of classes
         self.kept: list[Any] = []
         self.hash, self.room = hashlib.sha256(), LOOK_LIMIT
         self.dump(value)
@@ -242,7 +242,7 @@ class _Eye(pickle.Pickler):
             return NotImplemented  # the callable in all that we make up
         if issubclass(type(obj), type):
             return int, ("class", obj.__module__, obj.__qualname__)  # by name: each run of a script makes its own anew
-        kind = self.kinds.get(type(obj)) or self.kind(type(obj))
+        kind = self.kinds.get(id(type(obj))) or self.kind(type(obj))
         if kind == "data" or (kind == "own" and self.own_classes):
             with contextlib.suppress(Exception):
                 if isinstance(parts := obj.__reduce_ex__(5), tuple):
@@ -251,11 +251,11 @@ class _Eye(pickle.Pickler):
         return int, ("is", id(obj))
 
     def kind(self, cls: type) -> str:  # "data" that pickle can take apart, the app's "own" such, or "opaque"
-        roots = {base: base.__module__.partition(".")[0] for base in cls.__mro__}
-        made_by = next(base for base in roots if "__reduce_ex__" in vars(base) or "__reduce__" in vars(base))
-        opaque = roots[made_by] not in _DATA or cls is types.MethodType or _OPAQUE.intersection(roots.values())
-        self.kinds[cls] = "opaque" if opaque else "data" if roots[cls] in _DATA else "own"
-        return self.kinds[cls]
+        roots = [base.__module__.partition(".")[0] for base in cls.__mro__]
+        makers = ["__reduce_ex__" in vars(base) or "__reduce__" in vars(base) for base in cls.__mro__]
+        opaque = roots[makers.index(True)] not in _DATA or cls is types.MethodType or _OPAQUE.intersection(roots)
+        self.kinds[id(cls)] = "opaque" if opaque else "data" if roots[0] in _DATA else "own"
+        return self.kinds[id(cls)]
 
 
 class _SetEye(_Eye):  # the same, a little slower, for sets, whose order does not count
@@ -272,7 +272,7 @@ def _check(keys: Iterable[Any], whole: bool = True, locked: bool = False) -> lis
         value = old = new = None  # the last ones are let go of here, not under the lock
         with _master:
             value, old = _values.get(key), _looks.get(key)
-        if old is None or type(value) in _SCALARS:
+        if old is None or old.kept is None:
             continue
         new = _look(value)
         with _master:
@@ -588,7 +588,7 @@ def _without_reruns(error: Exception) -> None:  # where Streamlit is not as we k
         _log().error("server_state could not rerun a session.", exc_info=error)
     elif not _off:
         _off = True
-        _log().warning("server_state reruns no other sessions: this release of Streamlit lacks something (%s).", error)
+        _log().warning("server_state reruns no other session: Streamlit lacks something (%s). Get a newer file.", error)
 
 
 server_state, server_state_lock, no_rerun = ServerState(), ServerStateLock(), _NoRerun()

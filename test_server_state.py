@@ -906,8 +906,11 @@ class Reruns(Case):
     def test_R3_a_fragment_that_is_no_more_is_forgotten(self):
         (tab,) = self.tabs(1, lambda session: session.fragment("f", reads("x")))
         tab.fragments.clear()
+        asked = []
+        tab.request_rerun = asked.append  # older releases would try to run it
         self.write(1)()
         self.world.settle()
+        self.assertEqual(asked, [])
         self.assertEqual((tab.runs, self.module._sessions[tab].readers), ([], {}))
 
     def test_R3_page_and_query_string_stay(self):
@@ -1355,6 +1358,27 @@ class Changes(Case):
             for value in (one, two):
                 if hasattr(value, "close") and value is not sys.stdout:
                     value.close()
+
+    def test_C4_objects_of_classes_that_cannot_be_hashed(self):
+        held = []
+
+        class Meta(type):
+            def __eq__(cls, other):
+                held.append(self.module._master._is_owned())
+                return cls is other
+
+            __hash__ = None
+
+        class Odd(metaclass=Meta):
+            pass
+
+        self.state.x = Odd()
+        self.assertIs(self.state.x, self.state["x"])
+        self.state.x = [Odd(), []]
+        self.assertTrue(
+            self.changes(lambda: self.locks["x"].acquire() and (self.state.x[1].append(1), self.locks["x"].release()))
+        )
+        self.assertNotIn(True, held)
 
     def test_C4_opaque_parts_do_not_hide_the_rest(self):
         value = Point([threading.Lock(), lambda: 0], y=[1])
