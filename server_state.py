@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """State shared by all browser sessions of one Streamlit server: copy this file beside your app.
 
-    import streamlit as st
     from server_state import server_state, server_state_lock
 
     with server_state_lock["count"]:
@@ -27,7 +26,7 @@ import threading
 import time
 import types
 import weakref
-from collections import deque, namedtuple
+from collections import deque
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from contextvars import ContextVar
 from typing import Any
@@ -43,7 +42,7 @@ _OLD = (-1, 0)  # a version that no key has
 # re-entrant because the garbage collector may run an app's `__del__`, which may come back here, at any moment.
 _master = threading.RLock()
 _values: dict[str, Any] = {}
-_looks: dict[str, _Look] = {}  # what each value was when it was last assigned or checked
+_looks: dict[str, tuple[Any, ...]] = {}  # what each value was when it was last assigned or checked
 _versions: dict[str | None, tuple[int, int]] = {}  # a number, and a link in a chain of reruns; None: the set of keys
 _locks: dict[str, KeyLock] = {}
 _clock = iter(range(1, sys.maxsize))
@@ -51,10 +50,7 @@ _clock = iter(range(1, sys.maxsize))
 # Weak collections put removals off while they are iterated: the garbage collector may come at any moment.
 _sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary()
 _unlooked: weakref.WeakSet[_Run] = weakref.WeakSet()  # those that may have changed containers in place
-
-# What a thread has touched while it holds locks: how deep it is in them, the keys named by locks or read (perhaps
-# changed in place), and those assigned or removed. Each thread makes, uses and removes its own, so it needs no lock.
-_transactions: dict[int, Any] = {}
+_transactions: dict[int, _Transaction] = {}  # each thread makes, uses and removes its own, so that it needs no lock
 _suppressed: ContextVar[tuple[set[str | None], ...]] = ContextVar("no_rerun", default=())  # what was read in `no_rerun`
 _looking = threading.Lock()  # one look back at a time
 
@@ -63,11 +59,10 @@ class ServerState(MutableMapping[str, Any]):
     """A dictionary, with attribute access too, that all sessions share. Each single call is atomic, from any thread."""
 
     def __getitem__(self, key: str) -> Any:
-        value = self._read(key if type(key) is str else _name(key))
-        return self._found(value, key) if value is _MISSING else value
+        return self._found(self._read(key if type(key) is str else _name(key)), key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._write({_name(key): value})
+        self._write({key if type(key) is str else _name(key): value})
 
     def __delitem__(self, key: str) -> None:
         self._found(self._write({_name(key): _MISSING}), key)
@@ -141,16 +136,17 @@ class ServerState(MutableMapping[str, Any]):
         run, fragment, shows, _ = here or _here()
         with _master:
             value = _values.get(key, _MISSING)  # type: ignore[arg-type]
-            if run and shows:
-                if fragment not in run.seen:
-                    run.session.readers[fragment] = run.seen[fragment] = {}
-                if run.seen[fragment].setdefault(key, _versions.get(key)) is not _versions.get(key):
-                    run.seen[fragment][key] = _OLD
-            if run and key in _looks and _looks[key].kept is not None and issubclass(type(value), _CONTAINERS):
+            if shows:
+                if (seen := run.seen.get(fragment)) is None:
+                    seen = run.session.readers[fragment] = run.seen[fragment] = {}
+                version = _versions.get(key)
+                if seen.setdefault(key, version) is not version:
+                    seen[key] = _OLD
+            if run and key in _looks and _looks[key][_KEPT] is not None and issubclass(type(value), _CONTAINERS):
                 run.containers.add(key)
                 _unlooked.add(run)
         if _transactions and threading.get_ident() in _transactions:
-            _transactions[threading.get_ident()].keys.add(key)
+            _transactions[threading.get_ident()].add(key)
         if _suppressed.get():
             _suppressed.get()[0].add(key)
         return value
@@ -169,7 +165,7 @@ class ServerState(MutableMapping[str, Any]):
                     changed += (key, None)
                 elif value is not _MISSING and not (only_new and old is not None):
                     _values[key], _looks[key] = value, looks[key]
-                    changed += (key, None) if old is None else (key,) if old.whole != looks[key].whole else ()
+                    changed += (key, None) if old is None else (key,) if old[_WHOLE] != looks[key][_WHOLE] else ()
         if changed and not _suppressed.get():
             _publish(changed)
         return replaced[-1]
@@ -195,47 +191,48 @@ _DATA = set("abc array builtins collections contextlib dataclasses datetime deci
 _DATA |= set("numpy pandas pathlib polars pyarrow random re types typing uuid zoneinfo".split())
 _OPAQUE = sys.stdlib_module_names - _DATA
 # What a value looks like; with objects of the app's classes by identity; and what must be kept for an id to be unique.
-_Look = namedtuple("_Look", "whole plain kept")
+_WHOLE, _PLAIN, _KEPT = range(3)
 
 
-def _look(value: Any) -> _Look:
+def _look(value: Any) -> tuple[Any, ...]:
     """Look at a value. Never an error: what cannot be looked at is compared by identity."""
     if type(type(value)) is type and type(value) in _SCALARS:  # not every class can be hashed
         token = (type(value), value if value == value else "nan")
-        return _Look(token, token, None)
+        return token, token, None
     for eye, memo in ((_Eye, False), (_SetEye, False), (_SetEye, True), (_SetEye, True)):
         try:
             whole = eye(value, memo, own_classes=True)
             plain = eye(value, memo, own_classes=False) if "own" in whole.kinds.values() else whole
-            kept = [
-                vars(eye).pop("kept", None) for eye in (whole, plain)
-            ]  # they are in cycles, and live on for a while
-            return _Look(whole.hash.digest(), plain.hash.digest(), kept)
+            return whole.digest, plain.digest, (whole.kept, plain.kept)
         except Exception as error:
             if not isinstance(error, (RuntimeError, ValueError)):  # a set, a cycle, or changed meanwhile by a thread
                 break
-    return _Look(("is", id(value)), ("is", id(value)), value)
+    return ("is", id(value)), ("is", id(value)), value
 
 
 class _Eye(pickle.Pickler):
     """A pickler that only looks. Without a memo it does not see which parts are one object; for cycles it needs one."""
 
     def __init__(self, value: Any, memo: bool, own_classes: bool) -> None:
-        super().__init__(self, 5, buffer_callback=lambda buffer: self.write(buffer.raw()))
+        digest, room, sets = hashlib.sha256(), LOOK_LIMIT, type(self) is _SetEye
+
+        def write(data: Any) -> None:  # no method, so that all this is in no cycle and is let go of at once
+            nonlocal room
+            room -= len(data)
+            if room < 0:
+                raise OverflowError
+            if type(data) is memoryview:
+                digest.update(b"%d " % len(data))
+            elif not sets and (b"\x8f" in data or b"\x91" in data):
+                raise ValueError("the opcode of a set, or other data")
+            digest.update(data)
+
+        super().__init__(types.SimpleNamespace(write=write), 5, buffer_callback=lambda buffer: write(buffer.raw()))
         self.fast, self.own_classes = not memo, own_classes  # whether to look into objects of the app's own classes
         self.kinds: dict[int, str] = {}  # by the ids of classes
         self.kept: list[Any] = []
-        self.hash, self.room = hashlib.sha256(), LOOK_LIMIT
         self.dump(value)
-
-    def write(self, data: Any) -> None:
-        self.room -= len(data)
-        if self.room < 0:
-            raise OverflowError
-        if type(self) is _Eye and type(data) is bytes and (b"\x8f" in data or b"\x91" in data):
-            raise ValueError("the opcode of a set, or other data")
-        self.hash.update(b"%d " % len(data) if type(data) is memoryview else b"")
-        self.hash.update(data)
+        self.digest = digest.digest()
 
     def reducer_override(self, obj: Any) -> Any:
         if obj is int:
@@ -254,8 +251,7 @@ class _Eye(pickle.Pickler):
         roots = [base.__module__.partition(".")[0] for base in cls.__mro__]
         makers = ["__reduce_ex__" in vars(base) or "__reduce__" in vars(base) for base in cls.__mro__]
         opaque = roots[makers.index(True)] not in _DATA or cls is types.MethodType or _OPAQUE.intersection(roots)
-        self.kinds[id(cls)] = "opaque" if opaque else "data" if roots[0] in _DATA else "own"
-        return self.kinds[id(cls)]
+        return self.kinds.setdefault(id(cls), "opaque" if opaque else "data" if roots[0] in _DATA else "own")
 
 
 class _SetEye(_Eye):  # the same, a little slower, for sets, whose order does not count
@@ -265,26 +261,30 @@ class _SetEye(_Eye):  # the same, a little slower, for sets, whose order does no
         return type(obj).__name__, *sorted(obj, key=lambda item: (hash(item), type(item) is int and item))  # -1 and -2
 
 
-def _check(keys: Iterable[Any], whole: bool = True, locked: bool = False) -> list[str | None]:
-    """Compare values (not `whole`: without own classes; not `locked`: but what others lock), and give what changed."""
+def _check(keys: Iterable[Any], part: int = _WHOLE, locked: bool = False) -> list[str | None]:
+    """Compare a part of the looks of values (not `locked`: but what others lock), and give what is to be told."""
     changed: list[str | None] = []
-    for key in keys:
+    for key in list(keys):
         value = old = new = None  # the last ones are let go of here, not under the lock
         with _master:
             value, old = _values.get(key), _looks.get(key)
-        if old is None or old.kept is None:
+        if old is None or old[_KEPT] is None:
             continue
         new = _look(value)
         with _master:
-            others = [mine for thread, mine in list(_transactions.items()) if thread != threading.get_ident()]
-            is_new = new.whole != old.whole if whole else new.plain != old.plain
-            if is_new and _looks.get(key) is old and (locked or not any(key in mine.keys for mine in others)):
+            others = (held for thread, held in list(_transactions.items()) if thread != threading.get_ident())
+            if new[part] != old[part] and _looks.get(key) is old and (locked or not any(key in h for h in others)):
                 _looks[key] = new
                 changed.append(key)
-    return changed
+    return [] if _suppressed.get() else changed
 
 
 # --- The locks ---
+class _Transaction(set[str | None]):  # the keys that a thread's locks name, or that it reads while it holds them
+    depth = 1  # how many it holds
+    changed: tuple[str | None, ...] = ()  # what it assigned or removed
+
+
 class KeyLock:
     """A re-entrant lock. What a thread changes while it holds one is told to others when it releases its last one."""
 
@@ -293,32 +293,37 @@ class KeyLock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock; wait as long as it takes, or at most `timeout` seconds for each. Tell whether we have it."""
-        for count, lock in enumerate(self._rlocks):
+        for lock in self._rlocks:
             if not lock.acquire(blocking, timeout):
-                for taken in self._rlocks[:count]:
+                for taken in self._rlocks[: self._rlocks.index(lock)]:
                     taken.release()
                 return False
-        mine = _transactions.setdefault(threading.get_ident(), types.SimpleNamespace(depth=0, keys=set(), changed=[]))
-        mine.depth += 1
-        mine.keys.update(self._names)
+        thread = threading.get_ident()
+        if (mine := _transactions.get(thread)) is None:
+            _transactions[thread] = _Transaction(self._names)
+        else:
+            mine.depth += 1
+            mine.update(self._names)
         return True
 
     def release(self, *error: object) -> None:
         """Release the lock, and if it was the thread's last, tell others what changed. RuntimeError if not held."""
-        if False in [lock._is_owned() for lock in self._rlocks]:
-            raise RuntimeError(f"The lock of {self._names} is not held by this thread: acquire() it before release().")
-        mine = _transactions[threading.get_ident()]
-        mine.depth -= 1
+        for lock in self._rlocks:
+            if not lock._is_owned():
+                raise RuntimeError(f"The lock of {self._names} is not this thread's: acquire() it before release().")
+        mine = _transactions[thread := threading.get_ident()]
         try:
-            changed = [] if mine.depth or _looks.keys().isdisjoint(mine.keys) else _check(mine.keys, locked=True)
-            mine.changed += () if _suppressed.get() else changed
+            if mine.depth == 1 and not _looks.keys().isdisjoint(mine):
+                mine.changed += (*_check(mine, locked=True),)
         finally:
-            if not mine.depth:
-                del _transactions[threading.get_ident()]
-            for lock in reversed(self._rlocks):
+            if mine.depth == 1:
+                del _transactions[thread]
+            else:
+                mine.depth -= 1
+            for lock in self._rlocks:
                 lock.release()
-        if mine.changed and not mine.depth:
-            _publish(mine.changed)
+        if mine.changed and thread not in _transactions:
+            _publish([*mine.changed])
 
     __enter__, __exit__ = acquire, release
 
@@ -343,7 +348,7 @@ class ServerStateLock:
 # --- Who reads what ---
 class _Run:  # one run of a session's script, or of fragments in it
     def __init__(self, session: _Session, link: int, ctx: Any, thread: Any) -> None:
-        self.session, self.link = session, link  # its place in a chain of reruns; 0 where a user began it
+        self.session, self.app, self.link = session, session.app, link  # its place in a chain; 0: a user began it
         self.cursors, self.requests, self.thread = ctx.cursors, ctx.script_requests, weakref.ref(thread)
         self.state: Any = None  # Streamlit's of the client, once it has ended
         self.seen: dict[str | None, dict[str | None, Any]] = {}  # versions when first read, by reader, by key
@@ -352,7 +357,7 @@ class _Run:  # one run of a session's script, or of fragments in it
     def look_back(self) -> None:
         """Find what was changed in place without a lock. In a thread of its own: no page, loop or click waits."""
         with _looking:
-            changed = _check(list(self.containers), whole=False)
+            changed = _check(self.containers, _PLAIN)
             with _master:
                 _unlooked.discard(self)
                 doubtful = {key for other in _unlooked for key in other.containers}  # it may have been another run
@@ -413,13 +418,15 @@ def force_rerun_bound_sessions(key: str) -> None:
 
 def _publish(keys: list[str | None], run: Any = None, told: Iterable[str | None] = (), forced: bool = False) -> None:
     """Give keys new versions: who has read older ones is rerun, but the run that makes the change only if `told` so."""
-    if (mine := _transactions.get(threading.get_ident())) and not forced:
-        mine.changed += keys  # until the release
+    if _transactions and not forced and (mine := _transactions.get(threading.get_ident())) is not None:
+        mine.changed += (*keys,)  # until the release
         return
-    run, _, _, parallel = (run, None, False, True) if run else _here()
-    run = run if run and (parallel or run.thread() is threading.current_thread()) else None
+    if run is None:
+        run, _, _, state = _here()
+        if run and run.thread() is not threading.current_thread() and not getattr(state, "is_parallel_worker", False):
+            run = None
     with _master:
-        for key in dict.fromkeys(keys):
+        for key in keys:
             before = _versions.pop(key, None)
             if forced or key is None or key in _values:
                 _versions[key] = (next(_clock), run.link + 1 if run else 0)
@@ -442,9 +449,8 @@ _off = False
 
 class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only there is a session spoken to
     def __init__(self, runtime: Any, loop: Any) -> None:
-        self.runtime, self.loop, self.timer, self.news = runtime, loop, None, False
+        self.runtime, self.loop, self.timer, self.news, self.collect_at = runtime, loop, None, False, 0.0
         self.stale: dict[_Session, float] = {}  # who shows something old, or did a moment ago, and when to look again
-        self.collect_at: float | None = None  # None where Streamlit does it
 
     def step(self, *ended: _Session) -> None:
         """Look at one session that shows something old, or whose run has ended, and come back for the others."""
@@ -460,8 +466,8 @@ class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only 
             self.stale.pop(session, None)
             if delay := self.rerun(session):
                 self.stale[session] = now + delay
-        if self.collect_at is not None and (not self.stale or now > self.collect_at):
-            self.collect_at = None
+        if self.collect_at and (not self.stale or now > self.collect_at):  # 0 where Streamlit collects garbage
+            self.collect_at = 0.0
             sys.modules["streamlit.config"].set_option("runner.postScriptGC", True)
             gc.collect()
         if self.stale:  # the next at 0.4 ms at the earliest: the loop needs turns to send what the runs draw
@@ -481,10 +487,8 @@ class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only 
                         seen.update(dict.fromkeys(seen, _OLD))
             if runner is not None:  # a rerun would interrupt it; we hear of its end
                 return 0.01 if session.ended else 0.2
-            if not (stale := session.stale()):
-                return 0
-            if not self.runtime.is_active_session(app.id):
-                return 0.2
+            if not (stale := session.stale()) or not self.runtime.is_active_session(app.id):
+                return 0.2 if stale else 0
             state = type(app._client_state)()
             state.CopyFrom(app._client_state)
             if run.state is not None and run.state.page_script_hash != state.page_script_hash:
@@ -495,7 +499,7 @@ class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only 
             if session.link > _CHAIN and session.waits:
                 for key in {key for key in links if links[key] > _CHAIN} - _warned:
                     _warned.add(key)
-                    _log().warning(_CHAINED, key)
+                    sys.modules["logging"].getLogger("server_state").warning(_CHAINED, key)
                 return min(1.0, 0.05 * (session.link - _CHAIN))
             fragment = None if None in stale else next(iter(stale))
             state.fragment_id, session.waits = fragment or "", False
@@ -555,40 +559,36 @@ def _run_of(ctx: Any) -> _Run | None:
     return ctx.__dict__["_server_state"]  # type: ignore[no-any-return]
 
 
-def _here() -> tuple[_Run | None, str | None, bool, bool]:
-    """Tell the run and fragment of this thread, whether what it reads is shown, and whether it works in parallel."""
+def _here() -> tuple[_Run | None, str | None, bool, Any]:
+    """Tell the run and fragment of this thread, whether what it reads is shown, and what else Streamlit notes of it."""
     try:  # what a callback or a superseded run reads is not shown
         scripts: Any = None if _off else sys.modules.get("streamlit.runtime.scriptrunner")
-        ctx = scripts and scripts.get_script_run_ctx(suppress_warning=True)
-        run: _Run | None = ctx and ctx.__dict__.get("_server_state")
-        if ctx and (run is None or run.cursors is not ctx.cursors):
-            run = _run_of(ctx)
-        if run:
-            runner: Any = getattr(run.session.app(), "_scriptrunner", None)
+        if ctx := scripts and scripts.get_script_run_ctx(suppress_warning=True):
+            run: _Run | None = ctx.__dict__.get("_server_state")
+            if run is None or run.cursors is not ctx.cursors:
+                run = _run_of(ctx)
+            runner: Any = getattr(run and run.app(), "_scriptrunner", None)
             shows = ctx._has_script_started and runner and runner._requests is ctx.script_requests
-            if "current_fragment_id" in vars(ctx):  # older releases
-                return run, ctx.current_fragment_id, shows, False
+            if "current_fragment_id" in ctx.__dict__:  # older releases
+                return run, ctx.current_fragment_id, shows, None
             try:
                 state = sys.modules["streamlit.runtime.scriptrunner_utils.script_run_context"].ThreadState.get()
             except RuntimeError:  # an attached helper thread has none
-                return run, None, shows, False
-            return run, state.fragment_id, shows, getattr(state, "is_parallel_worker", False)
+                return run, None, shows, None
+            return run, state.fragment_id, shows, state
     except Exception as error:
         _without_reruns(error)
-    return None, None, False, False
-
-
-def _log() -> Any:  # imported where it is needed, which is seldom, for it takes as long as all the rest
-    return __import__("logging").getLogger("server_state")
+    return None, None, False, None
 
 
 def _without_reruns(error: Exception) -> None:  # where Streamlit is not as we know it, stay a dictionary with locks
     global _off
+    log: Any = sys.modules["logging"].getLogger("server_state")  # Streamlit has imported it; we need it seldom
     if not isinstance(error, (AttributeError, ImportError, KeyError, TypeError)):
-        _log().error("server_state could not rerun a session.", exc_info=error)
+        log.error("server_state could not rerun a session.", exc_info=error)
     elif not _off:
         _off = True
-        _log().warning("server_state reruns no other session: Streamlit lacks something (%s). Get a newer file.", error)
+        log.warning("server_state reruns no other session: Streamlit lacks something (%s). Get a newer file.", error)
 
 
 server_state, server_state_lock, no_rerun = ServerState(), ServerStateLock(), _NoRerun()

@@ -14,6 +14,7 @@ import importlib.util
 import itertools
 import multiprocessing
 import os
+import pickle
 import random
 import re
 import subprocess
@@ -86,7 +87,7 @@ class Loop:
 class Context:
     def __init__(self, runner):
         self.session_id, self.script_requests = runner.session.id, runner._requests
-        self._has_script_started, self.fragment_ids_this_run, self.current_fragment_id = False, [], None
+        self._has_script_started, self.fragment_ids_this_run = False, []
         self.cursors = {}
 
     __hash__ = None  # like the dataclass that it stands for
@@ -113,9 +114,18 @@ class Runner:
         self._script_thread, self.drew = self, False
         self.on_event = Signal()
         self.ctx = Context(self)
+        self.enter(None)
         self.context = contextvars.copy_context()
         self.steps = self.main()
         self.world.runners.append(self)
+
+    def enter(self, fragment):
+        """Note which fragment is run, as older releases do or as newer ones do."""
+        self.fragment = fragment
+        if self.world.older:
+            self.ctx.current_fragment_id = fragment
+        else:
+            self.thread_state = types.SimpleNamespace(fragment_id=fragment, is_parallel_worker=False)
 
     def send(self, name, **details):
         self.on_event.send(self, event=Name(name), **details)
@@ -144,8 +154,8 @@ class Runner:
     def one_run(self, state, action):
         session, ctx = self.session, self.ctx
         fragments = [state.fragment_id] if state.fragment_id else []
-        ctx._has_script_started, ctx.fragment_ids_this_run, ctx.current_fragment_id = False, fragments, None
-        ctx.cursors = {}
+        ctx._has_script_started, ctx.fragment_ids_this_run, ctx.cursors = False, fragments, {}
+        self.enter(None)
         session.runs.append(tuple(fragments))
         self.send("SCRIPT_STARTED", fragment_ids_this_run=fragments)
         yield
@@ -224,17 +234,18 @@ class Session:
 
     def fragment(self, name, function):
         """What calling a function that is an `st.fragment` does."""
-        ctx, self.fragments[name] = self.world.current.ctx, function
-        before, ctx.current_fragment_id = ctx.current_fragment_id, name
+        runner, self.fragments[name] = self.world.current, function
+        before = runner.fragment
+        runner.enter(name)
         try:
             yield from function(self)
         finally:
-            ctx.current_fragment_id = before
+            runner.enter(before)
 
     def show(self, key, text=None):
         """Read a key and draw what it holds."""
         text = repr(self.world.module.server_state.get(key)) if text is None else text
-        place, self.world.current.drew = (self.world.current.ctx.current_fragment_id, key), True
+        place, self.world.current.drew = (self.world.current.fragment, key), True
         self.world.loop.call_soon_threadsafe(self.draw, self.world.current, place, text)
 
     def draw(self, runner, place, text):
@@ -272,11 +283,11 @@ class Lock:
 class World:
     """A server whose single steps are taken one at a time, in the order that a test wants."""
 
-    def __init__(self, script=None, fast_reruns=True):
+    def __init__(self, script=None, fast_reruns=True, older=False):
         self.module = load()
         self.now, self.current, self.by_loop, self.fast_reruns = 100.0, None, False, fast_reruns
         self.loop, self.runners, self.threads, self.sessions = Loop(self), [], [], {}
-        self.script = script
+        self.script, self.older = script, older
         self.wrong, self.says_nothing = [], False  # what must not happen and did; whether a run's end is told in full
         self.ours = []  # every rerun that the module asked for: (session, fragment)
         self.module.time = types.SimpleNamespace(monotonic=lambda: self.now)
@@ -313,6 +324,9 @@ class World:
             "streamlit.runtime.scriptrunner": types.SimpleNamespace(
                 get_script_run_ctx=lambda suppress_warning: self.current and self.current.ctx
             ),
+            "streamlit.runtime.scriptrunner_utils.script_run_context": types.SimpleNamespace(
+                ThreadState=types.SimpleNamespace(get=self.thread_state)
+            ),
         }
 
     def __enter__(self):
@@ -328,6 +342,11 @@ class World:
 
     def get_ident(self):
         return id(self.current)
+
+    def thread_state(self):
+        if not hasattr(self.current, "thread_state"):
+            raise RuntimeError("FragmentThreadState not initialized")
+        return self.current.thread_state
 
     def before_rerun(self, session, fragment):
         if session._scriptrunner is not None:
@@ -412,12 +431,16 @@ def does(function):
 class Case(unittest.TestCase):
     """A test in a world, where `self.state` and `self.locks` are the mapping and the locks."""
 
-    fast_reruns = True
+    fast_reruns, older = True, False
 
     def setUp(self):
-        self.world = self.enterContext(World(reads("x"), self.fast_reruns)) if hasattr(self, "enterContext") else None
+        self.world = (
+            self.enterContext(World(reads("x"), self.fast_reruns, self.older))
+            if hasattr(self, "enterContext")
+            else None
+        )
         if self.world is None:  # Python 3.10
-            self.world = World(reads("x"), self.fast_reruns)
+            self.world = World(reads("x"), self.fast_reruns, self.older)
             self.world.__enter__()
             self.addCleanup(self.world.__exit__)
         self.addCleanup(lambda: self.assertEqual(self.world.wrong, []))
@@ -586,7 +609,7 @@ class Locks(Case):
 
         def work():
             with self.locks["x"]:
-                for i in range(6):
+                for i in range(50):
                     with self.locks["y"]:
                         self.state.x = self.state.y = i
                 seen.append(self.module._reruns.news)
@@ -650,6 +673,8 @@ class Locks(Case):
             with self.subTest(name=name, value=value):
                 self.assertTrue(self.changes(functools.partial(locked, name, change)))
                 self.assertFalse(self.changes(functools.partial(locked, name, lambda: self.state.x)))
+        self.state.x = value = []
+        self.assertTrue(self.changes(functools.partial(locked, "y", lambda: locked("x", lambda: value.append(1)))))
 
     def test_L5_in_place_without_a_lock(self):
         for value, change in [
@@ -793,6 +818,8 @@ class Reruns(Case):
             yield
             self.world.current = types.SimpleNamespace(ctx=runner.ctx)
             self.state.x = "from a helper"
+            self.state.get("y")
+            self.assertIn("y", self.module._sessions[tab].readers[None])
             self.world.current = runner
 
         def script(session):
@@ -806,6 +833,20 @@ class Reruns(Case):
         self.world.script = script
         self.click(tab)
         self.assertEqual(tab.shown[None, "x"], "'from a helper'")
+
+    def test_R1_a_worker_of_a_parallel_fragment_is_the_run(self):
+        def script(session):
+            session.show("x")
+            yield
+            runner, state = self.world.current, types.SimpleNamespace(fragment_id="f", is_parallel_worker=True)
+            self.world.current = types.SimpleNamespace(ctx=runner.ctx, thread_state=state)
+            self.state.x = len(tab.runs)
+            self.world.current = runner
+
+        tab = self.world.connect()
+        self.world.script = script
+        self.world.settle()
+        self.assertEqual(tab.runs, [()])
 
     def test_R2_only_the_latest_run_counts(self):
         def script(session):
@@ -1165,6 +1206,17 @@ class Reruns(Case):
         self.click(tab, self.write(3))
         self.assertEqual(self.runs_of(tab, other), [1, 1])
 
+    def test_R7_no_rerun_and_changes_in_place(self):
+        self.state.x = value = []
+        for outer, inner in itertools.permutations([self.module.no_rerun, self.locks["x"]]):
+
+            def work(outer=outer, inner=inner):
+                with outer, inner:
+                    self.state.x.append(1)
+
+            self.assertFalse(self.changes(work))
+            self.assertFalse(self.changes(lambda: setattr(self.state, "x", value)))
+
     def test_R7_a_change_outside_no_rerun_is_told_whatever_is_inside(self):
         def work():
             lock = self.locks["x"]
@@ -1185,6 +1237,13 @@ class Reruns(Case):
             self.module.force_rerun_bound_sessions("never mentioned")
         self.world.settle()
         self.assertEqual(self.runs_of(tab, other), [0, 0])
+
+
+class OlderReruns(Reruns):
+    """The same with releases that note the fragment in the context."""
+
+    older = True
+    test_R1_a_worker_of_a_parallel_fragment_is_the_run = None
 
 
 class SlowReruns(Reruns):
@@ -1215,7 +1274,7 @@ class Color(enum.Enum):
 
 class Changes(Case):
     def same(self, one, two):
-        return self.module._look(one).whole == self.module._look(two).whole
+        return self.module._look(one)[0] == self.module._look(two)[0]
 
     def test_C1_equal_values_rerun_nobody(self):
         for make in (lambda: 1, lambda: "a" * 50, lambda: [1, {"a": (2.5, None)}], lambda: float("nan"), lambda: None):
@@ -1282,6 +1341,19 @@ class Changes(Case):
         for i, one in enumerate(values()):
             for j, two in enumerate(values()):
                 self.assertEqual(self.same(one, two), i == j, (one, two))
+
+    def test_C3_buffers_of_other_sizes(self):
+        class Buffers:
+            __module__ = "numpy"
+
+            def __init__(self, *parts):
+                self.parts = parts
+
+            def __reduce_ex__(self, protocol):
+                return tuple, ([pickle.PickleBuffer(part) for part in self.parts],)
+
+        self.assertTrue(self.same(Buffers(b"ab", b"c"), Buffers(b"ab", b"c")))
+        self.assertFalse(self.same(Buffers(b"ab", b"c"), Buffers(b"a", b"bc")))
 
     def test_C3_the_order_of_a_set_does_not_count(self):
         for make in (
@@ -1380,19 +1452,50 @@ class Changes(Case):
         )
         self.assertNotIn(True, held)
 
+    def test_C4_objects_that_use_the_state_while_they_are_looked_at(self):
+        state, locks = self.state, self.locks
+
+        class Curious:
+            def __getstate__(self):
+                with locks["y"]:
+                    return state.get("y"), state.get("z"), self.__dict__.get("n")
+
+        state.x = Curious()
+
+        def change():
+            with locks["x"]:
+                state.x.n = 1
+
+        self.assertTrue(self.changes(change))
+        self.assertEqual(self.module._transactions, {})
+
+    def test_C2_a_look_at_what_was_replaced_meanwhile_does_not_count(self):
+        state, locks, turns = self.state, self.locks, [False, True]
+
+        class Moving:
+            def __getstate__(self):
+                if not turns or turns.pop(0):
+                    state.x = 5
+                return len(turns)
+
+        with locks["x"]:
+            state.x = Moving()
+        self.assertEqual(state.x, 5)
+        self.assertFalse(self.changes(lambda: setattr(state, "x", 5)))
+
     def test_C4_opaque_parts_do_not_hide_the_rest(self):
         value = Point([threading.Lock(), lambda: 0], y=[1])
         before = self.module._look(value)
-        self.assertEqual(before.whole, self.module._look(value).whole)
+        self.assertEqual(before[0], self.module._look(value)[0])
         value.y.append(2)
-        self.assertNotEqual(before.whole, self.module._look(value).whole)
+        self.assertNotEqual(before[0], self.module._look(value)[0])
 
     def test_C5_past_the_limit_by_identity(self):
         big = bytearray(self.module.LOOK_LIMIT + 1)
         value = [big]
         before = self.module._look(value)
         big[0] = 1
-        self.assertEqual(before.whole, self.module._look(value).whole)
+        self.assertEqual(before[0], self.module._look(value)[0])
         self.assertFalse(self.same([big], [big]))
         self.assertTrue(self.same([bytes(1000)], [bytes(1000)]))
 
@@ -1420,9 +1523,9 @@ class Changes(Case):
         for player in game.x:
             player.game = game
         before = self.module._look(game)
-        self.assertEqual(before.whole, self.module._look(game).whole)
+        self.assertEqual(before[0], self.module._look(game)[0])
         game.x[1].y = 3
-        self.assertNotEqual(before.whole, self.module._look(game).whole)
+        self.assertNotEqual(before[0], self.module._look(game)[0])
 
     def test_C5_objects_that_know_each_other_by_sets(self):
         class User:
@@ -1432,9 +1535,9 @@ class Changes(Case):
         for user in users:
             user.friends = set(users)
         before = self.module._look(users)
-        self.assertEqual(before.whole, self.module._look(users).whole)
+        self.assertEqual(before[0], self.module._look(users)[0])
         users[7].name = "Ada"
-        self.assertNotEqual(before.whole, self.module._look(users).whole)
+        self.assertNotEqual(before[0], self.module._look(users)[0])
 
 
 class Life(Case):
@@ -1588,7 +1691,7 @@ class Simulation:
 
     def __init__(self, seed):
         self.random = random.Random(seed)
-        self.world = World(self.script, fast_reruns=self.random.random() < 0.7)
+        self.world = World(self.script, self.random.random() < 0.7, older=self.random.random() < 0.3)
         self.world.before_rerun = self.before_rerun
         self.module = self.world.module
         self.state, self.serial, self.added = self.module.server_state, itertools.count(), 0
