@@ -114,26 +114,23 @@ if not os.path.exists(os.environ["RESULTS"]):
 
     for length in (10, 1000, 10_000):
         chat = [{"user": f"user {i % 7}", "text": f"message number {i}, of the usual length"} for i in range(length)]
-        ours["chat"] = peer["chat"] = chat
-        held = {"ours": chat, "peer": chat}
 
-        def append(name, state, held=held):
-            held[name] = [*held[name], {"user": "me", "text": "one more"}]
-            state["chat"] = held[name]
+        def append(state, chat=chat):
+            state["chat"] = [*chat, {"user": "me", "text": f"message number {next(numbers)}, of the usual length"}]
 
+        calls = max(5, 20_000 // length)
         measure(
             f"append to {length}",
-            max(2, 2000 // length),
-            ours=lambda append=append: append("ours", ours),
-            peer=lambda append=append: append("peer", peer),
+            calls,
+            ours=lambda append=append: append(ours),
+            peer=lambda append=append: append(peer),
         )
-        value = held["ours"]
         measure(
             f"look at {length}",
-            max(2, 2000 // length),
-            end_of_run=lambda: module.force_rerun_bound_sessions.__globals__["_check"](["chat"], whole=False),
+            calls,
+            end_of_run=lambda: module.force_rerun_bound_sessions.__globals__["_check"](["chat"], 1),
             release=hold(our_lock["chat"]),
-            peer_write=lambda append=append: append("peer", peer),
+            peer_write=lambda append=append: append(peer),
         )
 
     frame = pd.DataFrame({"number": range(100_000), "text": [f"text {i}" for i in range(100_000)]})
