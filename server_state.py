@@ -567,7 +567,7 @@ def _here() -> tuple[_Run | None, str | None, bool, Any]:
             run: _Run | None = ctx.__dict__.get("_server_state")
             if run is None or run.cursors is not ctx.cursors:
                 run = _run_of(ctx)
-            runner: Any = getattr(run and run.app(), "_scriptrunner", None)
+            runner: Any = run and (app := run.app()) and app._scriptrunner
             shows = ctx._has_script_started and runner and runner._requests is ctx.script_requests
             if "current_fragment_id" in ctx.__dict__:  # older releases
                 return run, ctx.current_fragment_id, shows, None
