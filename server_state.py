@@ -68,15 +68,15 @@ class ServerState(MutableMapping[str, Any]):
         self._found(self._write({_name(key): _MISSING}), key)
 
     def __getattr__(self, key: str) -> Any:
-        return self._found(_MISSING if key.startswith("_") else self._read(key), key, AttributeError)
+        return self._found(_MISSING if key.startswith("_") else self._read(_name(key)), key, AttributeError)
 
     def __setattr__(self, key: str, value: Any) -> None:
         if key.startswith("_") or any(key in vars(base) for base in type(self).__mro__):
             raise AttributeError(f'server_state.{key} could not be read back: use server_state["{key}"] = ... instead.')
-        self._write({key: value})
+        self._write({_name(key): value})
 
     def __delattr__(self, key: str) -> None:
-        self._found(self._write({key: _MISSING}), key, AttributeError)
+        self._found(self._write({_name(key): _MISSING}), key, AttributeError)
 
     def __contains__(self, key: object) -> bool:
         return self._read(key if type(key) is str else _name(key)) is not _MISSING
@@ -265,15 +265,15 @@ def _check(keys: Iterable[Any], part: int = _WHOLE, locked: bool = False) -> lis
     """Compare a part of the looks of values (not `locked`: but what others lock), and give what is to be told."""
     changed: list[str | None] = []
     for key in list(keys):
-        value = old = new = None  # the last ones are let go of here, not under the lock
+        new: Any = None
+        value = old = None  # the last ones are let go of here, not under the lock
         with _master:
             value, old = _values.get(key), _looks.get(key)
-        if old is None or old[_KEPT] is None:
+        if old is None or old[_KEPT] is None or (new := _look(value))[part] == old[part]:
             continue
-        new = _look(value)
         with _master:
             others = (held for thread, held in list(_transactions.items()) if thread != threading.get_ident())
-            if new[part] != old[part] and _looks.get(key) is old and (locked or not any(key in h for h in others)):
+            if _looks.get(key) is old and (locked or not any(key in held for held in others)):
                 _looks[key] = new
                 changed.append(key)
     return [] if _suppressed.get() else changed
@@ -585,7 +585,7 @@ def _without_reruns(error: Exception) -> None:  # where Streamlit is not as we k
     global _off
     log: Any = sys.modules["logging"].getLogger("server_state")  # Streamlit has imported it; we need it seldom
     if not isinstance(error, (AttributeError, ImportError, KeyError, TypeError)):
-        log.error("server_state could not rerun a session.", exc_info=error)
+        log.error("server_state could not rerun a session: it shows old values until its next run.", exc_info=error)
     elif not _off:
         _off = True
         log.warning("server_state reruns no other session: Streamlit lacks something (%s). Get a newer file.", error)

@@ -1431,6 +1431,24 @@ class Changes(Case):
                 if hasattr(value, "close") and value is not sys.stdout:
                     value.close()
 
+    def test_T1_names_of_the_apps_own_classes(self):
+        held = []
+
+        class Key(str):
+            def __hash__(self):
+                held.append(self_.module._master._is_owned())
+                return str.__hash__(self)
+
+        self_, key = self, Key("x")
+        setattr(self.state, key, 1)
+        self.assertEqual(getattr(self.state, key), 1)
+        self.assertIs(type(next(iter(self.state))), str)
+        delattr(self.state, key)
+        self.state[key] = 2
+        with self.locks[key]:
+            self.assertEqual((key in self.state, self.state.pop(key)), (True, 2))
+        self.assertNotIn(True, held)
+
     def test_C4_objects_of_classes_that_cannot_be_hashed(self):
         held = []
 

@@ -1,4 +1,4 @@
-"""Measure server_state beside streamlit-server-state: `python benchmarks/run.py`, some nine minutes on two cores.
+"""Measure server_state beside streamlit-server-state: `python benchmarks/run.py`, some seven minutes on two cores.
 
 Everything is measured on real servers, ours and the peer's in turn. Prints the table, and writes `results.md` and
 `growth.svg` beside this file.
