@@ -3,16 +3,19 @@
 
     from server_state import server_state, server_state_lock
 
-    with server_state_lock["count"]:
-        server_state.setdefault("count", 0)
-        if st.button("+1"):
+    def add_one():
+        with server_state_lock["count"]:
             server_state["count"] += 1
+
+    server_state.setdefault("count", 0)
+    st.button("+1", on_click=add_one)
     st.metric("Count", server_state["count"])
 
-`server_state` is one dictionary for the whole server. A session that shows a value is rerun when another one changes
-it, and only then: fragments alone where only fragments show it, and never in the middle of a run.
-`server_state_lock[key]` keeps others away from a key, and makes all that is changed in its `with` block one change.
-All of it may be used from any thread. Origin: the project "server_state", whose README tells more.
+`server_state` is one dictionary for the whole server. A session that shows a value is rerun when
+it changes, and only then: fragments alone where only fragments show it, and never in the middle of
+a run. `server_state_lock[key]` keeps others away from a key, and makes all that is changed in its
+`with` block one change. All of it may be used from any thread.
+Origin: the project "server_state", whose README tells more.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import operator
 import pickle
 import sys
 import threading
@@ -27,574 +31,1360 @@ import time
 import types
 import weakref
 from collections import deque
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
 from contextvars import ContextVar
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 __all__ = ["KeyLock", "RerunSuppressedError", "ServerState", "ServerStateLock", "__version__"]
 __all__ += ["force_rerun_bound_sessions", "no_rerun", "server_state", "server_state_lock"]
-__version__ = "1.0.0"
-LOOK_LIMIT = 64 * 2**20  # bytes of a value that are looked at; a larger one is compared by identity
+__version__ = "2.0.0"
 _MISSING: Any = object()
-_OLD = (-1, 0)  # a version that no key has
-# The master lock guards the next group and what sessions have read, for microseconds: under it none of the app's code
-# runs (what is replaced is let go of after the release), nothing of Streamlit's, and no other lock is taken. It is
-# re-entrant because the garbage collector may run an app's `__del__`, which may come back here, at any moment.
-_master = threading.RLock()
-_values: dict[str, Any] = {}
-_looks: dict[str, tuple[Any, ...]] = {}  # what each value was when it was last assigned or checked
-_versions: dict[str | None, tuple[int, int]] = {}  # a number, and a link in a chain of reruns; None: the set of keys
-_locks: dict[str, KeyLock] = {}
-_clock = iter(range(1, sys.maxsize))
-
-# Weak collections put removals off while they are iterated: the garbage collector may come at any moment.
-_sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary()
-_unlooked: weakref.WeakSet[_Run] = weakref.WeakSet()  # those that may have changed containers in place
-_transactions: dict[int, _Transaction] = {}  # each thread makes, uses and removes its own, so that it needs no lock
-_suppressed: ContextVar[tuple[set[str | None], ...]] = ContextVar("no_rerun", default=())  # what was read in `no_rerun`
-_looking = threading.Lock()  # one look back at a time
 
 
+# --- The mapping ---
 class ServerState(MutableMapping[str, Any]):
-    """A dictionary, with attribute access too, that all sessions share. Each single call is atomic, from any thread."""
+    """A dictionary that all sessions share, with attribute access too.
+
+    Each single call is atomic and may come from any thread. Values are shared, never copied.
+    """
 
     def __getitem__(self, key: str) -> Any:
-        return self._found(self._read(key if type(key) is str else _name(key)), key)
+        return _found(_read(_name(key)), key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._write({key if type(key) is str else _name(key): value})
+        _write({_name(key): value})
 
     def __delitem__(self, key: str) -> None:
-        self._found(self._write({_name(key): _MISSING}), key)
+        _found(_write({_name(key): _MISSING}), key)
 
     def __getattr__(self, key: str) -> Any:
-        return self._found(_MISSING if key.startswith("_") else self._read(_name(key)), key, AttributeError)
+        value = _MISSING if key.startswith("_") else _read(_name(key))
+        return _found(value, key, MissingAttributeError)
 
     def __setattr__(self, key: str, value: Any) -> None:
         if key.startswith("_") or any(key in vars(base) for base in type(self).__mro__):
-            raise AttributeError(f'server_state.{key} could not be read back: use server_state["{key}"] = ... instead.')
-        self._write({_name(key): value})
+            message = f'server_state.{key} could not be read back: use server_state["{key}"] = ...'
+            raise AttributeError(message)
+        _write({_name(key): value})
 
     def __delattr__(self, key: str) -> None:
-        self._found(self._write({_name(key): _MISSING}), key, AttributeError)
+        _found(_write({_name(key): _MISSING}), key, MissingAttributeError)
 
     def __contains__(self, key: object) -> bool:
-        return self._read(key if type(key) is str else _name(key)) is not _MISSING
+        return isinstance(key, (str, int)) and _read(_name(key), is_shown=False) is not _MISSING
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.to_dict(_only_keys=True))
+        _note(_key_set)
+        return iter(list(_present))
 
     def __len__(self) -> int:
-        return len(self.to_dict(_only_keys=True))
+        _note(_key_set)
+        return len(_present)
 
     def __repr__(self) -> str:
         return f"ServerState({self.to_dict()!r})"
 
-    def to_dict(self, *, _only_keys: bool = False) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Give a snapshot as a new dict; the values themselves are not copied."""
-        here = _here()
+        _note(_key_set)
         with _master:
-            for key in (None, *(() if _only_keys else _values)):
-                self._read(key, here)
-            return _values.copy()
+            return {key: _note(entry) for key, entry in _present.items()}
 
-    def values(self) -> ValuesView[Any]:  # a Mapping's own views look each value up later, when its key may be gone
+    # A Mapping's own views look each value up later, when its key may be gone.
+    def values(self) -> ValuesView[Any]:
         return self.to_dict().values()
 
     def items(self) -> ItemsView[str, Any]:
         return self.to_dict().items()
 
-    def setdefault(self, key: str, default: Any = None) -> Any:  # this and the next are not atomic in MutableMapping
+    # MutableMapping's own setdefault, pop, update and clear are not atomic.
+    def setdefault(self, key: str, default: Any = None) -> Any:
         """Give the value; if there is none, set it to `default` first."""
-        value = self._read(_name(key))
+        value = _read(_name(key))
         if value is _MISSING:
-            value = self._write({_name(key): default}, only_new=True)
+            value = _write({_name(key): default}, only_new=True)
         return default if value is _MISSING else value
 
     def pop(self, key: str, *default: Any) -> Any:
         """Remove the key and give its value, or `default`; KeyError if there is neither."""
-        value = self._write({_name(key): _MISSING})
-        return default[0] if default and value is _MISSING else self._found(value, key)
-
-    def popitem(self) -> tuple[str, Any]:
-        """Remove the key that was added last and give it with its value; KeyError if there is none."""
-        while keys := list(_values):
-            if (value := self._write({keys[-1]: _MISSING})) is not _MISSING:
-                return keys[-1], value
-        raise KeyError("server_state is empty: look at len(server_state) before popitem().")
+        value = _write({_name(key): _MISSING})
+        if value is _MISSING and default:
+            return default[0]
+        return _found(value, key)
 
     def update(self, other: Any = (), /, **more: Any) -> None:
         """Set several keys as one change."""
-        self._write({_name(key): value for key, value in dict(other, **more).items()})
+        _write({_name(key): value for key, value in dict(other, **more).items()})
 
     def clear(self) -> None:
         """Remove all keys as one change."""
-        self._write(None)
+        _write(dict.fromkeys(_present, _MISSING))
 
-    def _read(self, key: str | None, here: tuple[Any, ...] | None = None) -> Any:
-        """Give a value, and note that it is read: by whom, and where to look for changes made in place."""
-        run, fragment, shows, _ = here or _here()
-        with _master:
-            value = _values.get(key, _MISSING)  # type: ignore[arg-type]
-            if shows:
-                if (seen := run.seen.get(fragment)) is None:
-                    seen = run.session.readers[fragment] = run.seen[fragment] = {}
-                version = _versions.get(key)
-                if seen.setdefault(key, version) is not version:
-                    seen[key] = _OLD
-            if run and key in _looks and _looks[key][_KEPT] is not None and issubclass(type(value), _CONTAINERS):
-                run.containers.add(key)
-                _unlooked.add(run)
-        if _transactions and threading.get_ident() in _transactions:
-            _transactions[threading.get_ident()].add(key)
-        if _suppressed.get():
-            _suppressed.get()[0].add(key)
-        return value
 
-    def _write(self, new: Mapping[str, Any] | None, only_new: bool = False) -> Any:
-        """Set keys, or remove those that are _MISSING (all for None), as one change; give what the last one held."""
-        looks = {key: _look(value) for key, value in (new or {}).items()}
-        replaced: list[Any] = [_MISSING]  # kept alive until the master lock is released
-        changed: list[str | None] = []
-        with _master:
-            for key, value in (dict.fromkeys(_values, _MISSING) if new is None else new).items():
-                old = _looks.get(key)
-                replaced += (old, _values.get(key, _MISSING))
-                if value is _MISSING and old is not None:
-                    del _values[key], _looks[key]
-                    changed += (key, None)
-                elif value is not _MISSING and not (only_new and old is not None):
-                    _values[key], _looks[key] = value, looks[key]
-                    changed += (key, None) if old is None else (key,) if old[_WHOLE] != looks[key][_WHOLE] else ()
-        if changed and not _suppressed.get():
-            _publish(changed)
-        return replaced[-1]
+class MissingAttributeError(AttributeError, KeyError):
+    """What `server_state.name` raises: a KeyError too, as `streamlit-server-state` has it."""
 
-    def _found(self, value: Any, key: object, error: type[Exception] = KeyError) -> Any:
-        if value is _MISSING:
-            raise error(f'server_state has no key "{key}". Initialise it: server_state.setdefault("{key}", ...)')
-        return value
+    __str__ = Exception.__str__
+
+
+def _found(value: Any, key: object, error: type[Exception] = KeyError) -> Any:
+    if value is _MISSING:
+        hint = f'Initialise it: server_state.setdefault("{key}", ...)'
+        raise error(f'server_state has no key "{key}". {hint}')
+    return value
 
 
 def _name(key: object) -> str:
-    if isinstance(key, (str, int)):
-        return str.__str__(key) if isinstance(key, str) else str(key)
-    raise TypeError(f"A key or lock of server_state is named by a str, not {type(key).__name__}: use str(...) first.")
+    if type(key) is str:
+        return key
+    if isinstance(key, str):
+        return str.__str__(key)  # a subclass may hash as it likes
+    if isinstance(key, int):
+        return str(key)
+    kind = type(key).__name__
+    raise TypeError(f"A key or lock of server_state is a str, not {kind}: use str(...) first.")
 
 
-# --- What counts as a change ---
-_SCALARS = frozenset([type(None), bool, int, float, complex, str, bytes])
-_CONTAINERS = (list, dict, set, bytearray, deque, tuple)
-# Objects of these modules are data. Those of the rest of the standard library (threads, queues, files, sockets,
-# loggers) and functions are compared by identity; so is what has pickle methods of its own and comes from elsewhere.
-_DATA = set("abc array builtins collections contextlib dataclasses datetime decimal enum fractions ipaddress".split())
-_DATA |= set("numpy pandas pathlib polars pyarrow random re types typing uuid zoneinfo".split())
-_OPAQUE = sys.stdlib_module_names - _DATA
-# What a value looks like; with objects of the app's classes by identity; and what must be kept for an id to be unique.
-_WHOLE, _PLAIN, _KEPT = range(3)
-
-
-def _look(value: Any) -> tuple[Any, ...]:
-    """Look at a value. Never an error: what cannot be looked at is compared by identity."""
-    if type(type(value)) is type and type(value) in _SCALARS:  # not every class can be hashed
-        token = (type(value), value if value == value else "nan")
-        return token, token, None
-    for eye, memo in ((_Eye, False), (_SetEye, False), (_SetEye, True), (_SetEye, True)):
-        try:
-            whole = eye(value, memo, own_classes=True)
-            plain = eye(value, memo, own_classes=False) if "own" in whole.kinds.values() else whole
-            return whole.digest, plain.digest, (whole.kept, plain.kept)
-        except Exception as error:
-            if not isinstance(error, (RuntimeError, ValueError)):  # a set, a cycle, or changed meanwhile by a thread
-                break
-    return ("is", id(value)), ("is", id(value)), value
-
-
-class _Eye(pickle.Pickler):
-    """A pickler that only looks. Without a memo it does not see which parts are one object; for cycles it needs one."""
-
-    def __init__(self, value: Any, memo: bool, own_classes: bool) -> None:
-        digest, room, sets = hashlib.sha256(), LOOK_LIMIT, type(self) is _SetEye
-
-        def write(data: Any) -> None:  # no method, so that all this is in no cycle and is let go of at once
-            nonlocal room
-            room -= len(data)
-            if room < 0:
-                raise OverflowError
-            if type(data) is memoryview:
-                digest.update(b"%d " % len(data))
-            elif not sets and (b"\x8f" in data or b"\x91" in data):
-                raise ValueError("the opcode of a set, or other data")
-            digest.update(data)
-
-        super().__init__(types.SimpleNamespace(write=write), 5, buffer_callback=lambda buffer: write(buffer.raw()))
-        self.fast, self.own_classes = not memo, own_classes  # whether to look into objects of the app's own classes
-        self.kinds: dict[int, str] = {}  # by the ids of classes
-        self.kept: list[Any] = []
-        self.dump(value)
-        self.digest = digest.digest()
-
-    def reducer_override(self, obj: Any) -> Any:
-        if obj is int:
-            return NotImplemented  # the callable in all that we make up
-        if issubclass(type(obj), type):
-            return int, ("class", obj.__module__, obj.__qualname__)  # by name: each run of a script makes its own anew
-        kind = self.kinds.get(id(type(obj))) or self.kind(type(obj))
-        if kind == "data" or (kind == "own" and self.own_classes):
-            with contextlib.suppress(Exception):
-                if isinstance(parts := obj.__reduce_ex__(5), tuple):
-                    return parts
-        self.kept.append(obj)
-        return int, ("is", id(obj))
-
-    def kind(self, cls: type) -> str:  # "data" that pickle can take apart, the app's "own" such, or "opaque"
-        roots = [base.__module__.partition(".")[0] for base in cls.__mro__]
-        makers = ["__reduce_ex__" in vars(base) or "__reduce__" in vars(base) for base in cls.__mro__]
-        opaque = roots[makers.index(True)] not in _DATA or cls is types.MethodType or _OPAQUE.intersection(roots)
-        return self.kinds.setdefault(id(cls), "opaque" if opaque else "data" if roots[0] in _DATA else "own")
-
-
-class _SetEye(_Eye):  # the same, a little slower, for sets, whose order does not count
-    def persistent_id(self, obj: Any) -> Any:
-        if type(obj) is not set and type(obj) is not frozenset:
-            return None
-        return type(obj).__name__, *sorted(obj, key=lambda item: (hash(item), type(item) is int and item))  # -1 and -2
-
-
-def _check(keys: Iterable[Any], part: int = _WHOLE, locked: bool = False) -> list[str | None]:
-    """Compare a part of the looks of values (not `locked`: but what others lock), and give what is to be told."""
-    changed: list[str | None] = []
-    for key in list(keys):
-        new: Any = None
-        value = old = None  # the last ones are let go of here, not under the lock
-        with _master:
-            value, old = _values.get(key), _looks.get(key)
-        if old is None or old[_KEPT] is None or (new := _look(value))[part] == old[part]:
-            continue
-        with _master:
-            others = (held for thread, held in list(_transactions.items()) if thread != threading.get_ident())
-            if _looks.get(key) is old and (locked or not any(key in held for held in others)):
-                _looks[key] = new
-                changed.append(key)
-    return [] if _suppressed.get() else changed
-
-
-# --- The locks ---
-class _Transaction(set[str | None]):  # the keys that a thread's locks name, or that it reads while it holds them
-    depth = 1  # how many it holds
-    changed: tuple[str | None, ...] = ()  # what it assigned or removed
-
-
+# --- Locks and transactions ---
 class KeyLock:
-    """A re-entrant lock. What a thread changes while it holds one is told to others when it releases its last one."""
+    """A re-entrant lock. What a thread changes while it holds one is one change for the others.
+
+    They are told when the thread releases its outermost lock. It may be used from any thread.
+    """
 
     def __init__(self, names: tuple[str, ...], locks: list[Any]) -> None:
-        self._names, self._rlocks = names, locks
+        self._names = names
+        self._locks = locks
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock; wait as long as it takes, or at most `timeout` seconds for each. Tell whether we have it."""
-        for lock in self._rlocks:
+        """Take the lock within `timeout` seconds (-1: no limit), and tell whether we have it."""
+        until = time.monotonic() + timeout
+        for number, lock in enumerate(self._locks):
+            if number > 0 and timeout > 0:
+                timeout = max(0.0, until - time.monotonic())
             if not lock.acquire(blocking, timeout):
-                for taken in self._rlocks[: self._rlocks.index(lock)]:
+                for taken in self._locks[:number]:
                     taken.release()
                 return False
-        thread = threading.get_ident()
-        if (mine := _transactions.get(thread)) is None:
-            _transactions[thread] = _Transaction(self._names)
-        else:
-            mine.depth += 1
-            mine.update(self._names)
+        transaction = _transaction()
+        if transaction is None:
+            _here()  # so that we hear of the run's end
+            transaction = _local.transaction = _Transaction()
+            _transactions[threading.get_ident()] = transaction
+        transaction.depth += 1
+        transaction.names.update(self._names)
         return True
 
     def release(self, *error: object) -> None:
-        """Release the lock, and if it was the thread's last, tell others what changed. RuntimeError if not held."""
-        for lock in self._rlocks:
+        """Release the lock, and tell others after the outermost. RuntimeError if it is not ours."""
+        for lock in self._locks:
             if not lock._is_owned():
-                raise RuntimeError(f"The lock of {self._names} is not this thread's: acquire() it before release().")
-        mine = _transactions[thread := threading.get_ident()]
-        try:
-            if mine.depth == 1 and not _looks.keys().isdisjoint(mine):
-                mine.changed += (*_check(mine, locked=True),)
-        finally:
-            if mine.depth == 1:
-                del _transactions[thread]
-            else:
-                mine.depth -= 1
-            for lock in self._rlocks:
-                lock.release()
-        if mine.changed and thread not in _transactions:
-            _publish([*mine.changed])
+                message = (
+                    f"The lock of {self._names} is not held by this thread: acquire() it first."
+                )
+                raise RuntimeError(message)
+        transaction = _transaction()
+        if transaction is not None:
+            transaction.depth -= 1
+        for lock in self._locks:
+            lock.release()
+        if transaction is not None and transaction.depth == 0:
+            transaction.end()
 
-    __enter__, __exit__ = acquire, release
+    __enter__ = acquire
+    __exit__ = release
 
 
-class ServerStateLock:
-    """The locks: `server_state_lock["name"]`, `.name`, or several in one fixed order, `["a", "b"]`. From any thread."""
+class ServerStateLock(Mapping[str, KeyLock]):
+    """The locks: `server_state_lock["name"]`, `.name`, or several in one fixed order, `["a", "b"]`.
+
+    A lock is made when it is first asked for, and stays the same. From any thread.
+    """
 
     def __getitem__(self, name: str | tuple[str, ...]) -> KeyLock:
-        names = tuple(sorted({_name(n) for n in (name if isinstance(name, tuple) else (name,))}))
+        if not isinstance(name, tuple):
+            return _lock(_name(name))
+        names = sorted({_name(one) for one in name})
         if not names:
-            raise TypeError('server_state_lock[()] names no lock: write server_state_lock["a", "b"].')
-        with _master:
-            locks = [_locks.get(n) or _locks.setdefault(n, KeyLock((n,), [threading.RLock()])) for n in names]
-        return locks[0] if len(locks) == 1 else KeyLock(names, [lock._rlocks[0] for lock in locks])
+            raise TypeError('server_state_lock[()] is no lock: use server_state_lock["a", "b"].')
+        locks = [_lock(one) for one in names]
+        if len(locks) == 1:
+            return locks[0]
+        return KeyLock(tuple(names), [lock._locks[0] for lock in locks])
 
     def __getattr__(self, name: str) -> KeyLock:
         if name.startswith("_"):
-            raise AttributeError(f'server_state_lock.{name} is no lock: write server_state_lock["{name}"].')
+            hint = f'use server_state_lock["{name}"]'
+            raise AttributeError(f"server_state_lock.{name} is no lock: {hint}.")
         return self[name]
 
+    def __contains__(self, name: object) -> bool:  # a Mapping's own would make the lock
+        return isinstance(name, (str, int)) and _name(name) in _locks
 
-# --- Who reads what ---
-class _Run:  # one run of a session's script, or of fragments in it
-    def __init__(self, session: _Session, link: int, ctx: Any, thread: Any) -> None:
-        self.session, self.app, self.link = session, session.app, link  # its place in a chain; 0: a user began it
-        self.cursors, self.requests, self.thread = ctx.cursors, ctx.script_requests, weakref.ref(thread)
-        self.state: Any = None  # Streamlit's of the client, once it has ended
-        self.seen: dict[str | None, dict[str | None, Any]] = {}  # versions when first read, by reader, by key
-        self.containers: set[str | None] = set()  # read, and perhaps changed in place without a lock
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(_locks))
 
-    def look_back(self) -> None:
-        """Find what was changed in place without a lock. In a thread of its own: no page, loop or click waits."""
-        with _looking:
-            changed = _check(self.containers, _PLAIN)
-            with _master:
-                _unlooked.discard(self)
-                doubtful = {key for other in _unlooked for key in other.containers}  # it may have been another run
-        _publish(changed, self, told=doubtful)
+    def __len__(self) -> int:
+        return len(_locks)
 
 
-class _Session:  # what one browser session shows
-    def __init__(self, app: Any) -> None:
-        self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
-        self.readers: dict[str | None, dict[str | None, Any]] = {}  # what each has seen; None is the script itself
-        self.run: Any = None  # the latest that we know of
-        self.ended: list[_Run] = []  # those of which Streamlit has not yet taken note
-        self.link, self.waits = 0, False  # of the run that we are starting, and whether it has to wait
-
-    def stale(self) -> dict[str | None, list[str | None]]:
-        """Which readers show which keys as they were."""
+def _lock(name: str) -> KeyLock:
+    lock = _locks.get(name)
+    if lock is None:
         with _master:
-            old = {f: [key for key, v in seen.items() if v != _versions.get(key)] for f, seen in self.readers.items()}
-        return {fragment: keys for fragment, keys in old.items() if keys}
-
-    def forget(self, fragments: list[str | None]) -> None:  # all of the script's, if none is given
-        with _master:
-            self.readers = {f: seen for f, seen in self.readers.items() if fragments and f not in fragments}
+            lock = _locks.setdefault(name, KeyLock((name,), [threading.RLock()]))
+    return lock
 
 
-# --- How a change travels to the readers ---
+class _Transaction:
+    """What a thread does from its first lock to the release of its last one."""
+
+    def __init__(self) -> None:
+        self.depth = 0  # how many locks are held
+        self.names: set[str] = set()
+        self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
+        self.changed: dict[_Entry, None] = {}  # in the order of the assignments
+
+    def holds(self, entry: _Entry) -> bool:
+        return entry.key in self.names or entry in self.handed
+
+    def end(self) -> None:
+        """Tell others what was assigned, and have the inspector look at what was in hand."""
+        _transactions.pop(threading.get_ident(), None)
+        _local.transaction = None
+        for name in self.names:
+            if name in _present:
+                self.handed.add(_present[name])
+        handed = {entry for entry in self.handed if entry.fingerprint.may_change}
+        quiet = _quiet.get()
+        if quiet is not None:
+            quiet |= handed  # the end of `no_rerun` looks at them
+        elif handed:
+            _inspector.name(handed, _author(), is_locked=True)
+        if self.changed:
+            _publish(self.changed, _author(), delay=_TOGETHER if handed else _SOON)
+
+
+def _transaction() -> _Transaction | None:
+    return getattr(_local, "transaction", None)
+
+
+# --- Suppressing and forcing ---
 class RerunSuppressedError(RuntimeError):
     """A rerun was forced inside `with no_rerun:`."""
 
 
 class _NoRerun:
-    """`with no_rerun:` changes state without telling anybody. Nestable; for the current thread or task only."""
+    """`with no_rerun:` changes state without telling anybody. Nestable.
+
+    It holds for the current thread or asyncio task only.
+    """
 
     def __enter__(self) -> None:
-        before = _suppressed.get()
-        _suppressed.set((*before, before[0] if before else set()))
+        blocks = _quiet_blocks.get()
+        quiet = _quiet.get()
+        _quiet_blocks.set((*blocks, quiet))
+        if quiet is None:
+            _quiet.set(set())
 
     def __exit__(self, *error: object) -> None:
-        *before, keys = _suppressed.get()
-        _suppressed.set(tuple(before))
-        _check(keys)
+        *blocks, before = _quiet_blocks.get()
+        _quiet_blocks.set(tuple(blocks))
+        entries = _quiet.get() or set()
+        _quiet.set(before)
+        if before is None:
+            for entry in entries:
+                _inspector.look_quietly(entry)
 
 
 def force_rerun_bound_sessions(key: str) -> None:
-    """Rerun all readers of a key but the run that calls this, although nothing was seen to change.
+    """Rerun all that show a key, this run too once it has ended, although no change was seen.
 
-    RerunSuppressedError inside `no_rerun`; KeyError for a key that nobody has set, read or locked.
+    While a lock is held, they are told at its release. RerunSuppressedError inside `no_rerun`;
+    KeyError for a key that nobody has set, read or locked. From any thread.
     """
     key = _name(key)
-    if _suppressed.get():
-        raise RerunSuppressedError(f'A rerun for "{key}" is forced inside no_rerun: move the call out of that block.')
-    with _master:
-        is_read = any(key in seen for session in list(_sessions.values()) for seen in session.readers.values())
-        if not is_read and key not in _values and key not in _locks:
-            raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: check the name, or set it first.')
-    _publish([key], forced=True)
+    if _quiet.get() is not None:
+        hint = "move the call out of that block"
+        raise RerunSuppressedError(f'A rerun for "{key}" is forced inside no_rerun: {hint}.')
+    entry = _present.get(key) or _entries.get(key)
+    if entry is None:
+        if key in _locks:
+            return  # without a reader
+        hint = "check the name, or set it first"
+        raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: {hint}.')
+    run = _author()
+    if run is not None and not run.is_redraw:
+        run.redraws.add(entry)
+    _tell([entry], run)
 
 
-def _publish(keys: list[str | None], run: Any = None, told: Iterable[str | None] = (), forced: bool = False) -> None:
-    """Give keys new versions: who has read older ones is rerun, but the run that makes the change only if `told` so."""
-    if _transactions and not forced and (mine := _transactions.get(threading.get_ident())) is not None:
-        mine.changed += (*keys,)  # until the release
-        return
-    if run is None:
-        run, _, _, state = _here()
-        if run and run.thread() is not threading.current_thread() and not getattr(state, "is_parallel_worker", False):
-            run = None
+# --- The store ---
+class _Entry:
+    """One key: its value, and the version that readers compare with the one that they noted."""
+
+    __slots__ = ("__weakref__", "depth", "fingerprint", "in_place", "key", "value", "version")
+
+    def __init__(self, key: str | None) -> None:
+        self.key = key
+        self.value: Any = _MISSING
+        self.fingerprint = _NOTHING
+        self.version = 0
+        self.depth = 0  # of the latest change in a chain of reruns that cause each other
+        self.in_place = 0  # how many of the chain's latest links were changes in place
+
+
+class _Master:
+    """The master lock guards the next group, for microseconds; no other lock is taken under it.
+
+    No code of the app's runs under it, and nothing of Streamlit's: what is replaced is let go of
+    after the release, and the garbage collector, which may run an app's `__del__`, is put off.
+    It is re-entrant so that one function of this group can call another.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._collects = False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+        if self._depth == 1:
+            self._collects = gc.isenabled()
+            gc.disable()
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._collects:
+            gc.enable()
+        self._lock.release()
+
+
+_master = _Master()
+_present: dict[str, _Entry] = {}  # the keys that have a value
+_entries: weakref.WeakValueDictionary[str, _Entry] = weakref.WeakValueDictionary()  # or a reader
+_locks: dict[str, KeyLock] = {}
+_versions = count(1)
+# Weak, so that they go with Streamlit's session, the run's context, and the thread.
+_sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary()
+_running: weakref.WeakSet[_Run] = weakref.WeakSet()
+_transactions: weakref.WeakValueDictionary[int, _Transaction] = weakref.WeakValueDictionary()
+
+_local = threading.local()  # each thread's transaction
+_quiet: ContextVar[set[_Entry] | None] = ContextVar("quiet", default=None)  # handed in no_rerun
+_quiet_blocks: ContextVar[tuple[set[_Entry] | None, ...]] = ContextVar("quiet_blocks", default=())
+
+
+def _entry(key: str) -> _Entry:
     with _master:
-        for key in keys:
-            before = _versions.pop(key, None)
-            if forced or key is None or key in _values:
-                _versions[key] = (next(_clock), run.link + 1 if run else 0)
-            for seen in run.seen.values() if run and key not in told else ():
-                if seen.get(key, _OLD) == before:  # else it has missed an earlier change, too
-                    seen[key] = _versions.get(key)
-    if keys and _reruns and not _reruns.news:
-        _reruns.news = True
+        entry = _entries.get(key)
+        if entry is None:
+            entry = _entries[key] = _Entry(key)
+        return entry
+
+
+def _read(key: str, is_shown: bool = True) -> Any:
+    """Give a key's value, or _MISSING, and note who has read it."""
+    return _note(_present.get(key) or _entry(key), is_shown)
+
+
+def _note(entry: _Entry, is_shown: bool = True) -> Any:
+    """Note that this run reads an entry, and who may change its value in place; give the value.
+
+    It needs no lock: the version is noted before the value is taken, and set after it.
+    """
+    ctx, run = _here()
+    if run is not None and ctx._has_script_started:  # what a callback reads is not shown
+        run.note(entry, _fragment(ctx), is_shown)
+    value = entry.value
+    if entry.fingerprint.may_change:
+        quiet = _quiet.get()
+        transaction = _transaction()
+        if quiet is not None:
+            quiet.add(entry)
+        elif transaction is not None:
+            transaction.handed.add(entry)
+        if quiet is None and run is not None and entry.fingerprint.is_container:
+            run.handed.add(entry)
+    return value
+
+
+def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
+    """Set keys, or remove those that are _MISSING, as one change; give what the last one held."""
+    fingerprints = {key: _fingerprint(value) for key, value in new.items()}
+    run = _author()
+    before = _MISSING
+    replaced: list[Any] = []  # kept alive until the master lock is released
+    changed: list[_Entry] = []
+    swallowed: list[_Entry] = []
+    with _master:
+        for key, value in new.items():
+            entry = _entry(key)
+            before = entry.value
+            if value is before is _MISSING or (only_new and before is not _MISSING):
+                continue
+            replaced += (before, entry.fingerprint)
+            is_pending = _inspector.is_pending(entry)
+            if is_pending or entry.fingerprint.content != fingerprints[key].content:
+                changed.append(entry)
+            if is_pending:
+                swallowed.append(entry)
+            entry.value = value
+            entry.fingerprint = fingerprints[key]
+            if value is _MISSING:
+                del _present[key]
+            else:
+                _present[key] = entry
+            if value is _MISSING or before is _MISSING:
+                changed.append(_key_set)
+    if _quiet.get() is not None:
+        changed = swallowed  # what others did to them in place, not the assignment
+    if changed:
+        if run is not None:
+            run.assign(changed)
+        _tell(changed, run)
+    return before
+
+
+def _tell(changed: Iterable[_Entry], run: _Run | None) -> None:
+    """Publish changes, or leave that to the release of the locks that this thread holds."""
+    transaction = _transaction()
+    if transaction is None:
+        _publish(changed, run)
+    else:
+        transaction.changed.update(dict.fromkeys(changed))
+
+
+# --- What counts as a change ---
+class _Fingerprint(NamedTuple):
+    """What a value was when it was last assigned or looked at."""
+
+    content: Any
+    structure: Any  # with objects of the app's classes by identity
+    kept: Any = None  # what must stay alive so that an id is of one object only
+    may_change: bool = True  # in place, and looking at it would tell
+    is_container: bool = False
+
+
+FINGERPRINT_LIMIT = 64 * 2**20  # bytes of a value that are looked at
+_NOTHING = _Fingerprint(_MISSING, _MISSING, may_change=False)
+_key_set = _Entry(None)  # changes when a key comes or goes
+_SCALARS = frozenset([type(None), bool, int, float, complex, str, bytes])
+_CONTAINERS = (list, dict, set, bytearray, deque, tuple)
+# Objects of these modules are data; those of other installed ones are compared by identity.
+_DATA = set("abc array builtins collections contextlib copyreg dataclasses datetime".split())
+_DATA |= set("decimal enum fractions ipaddress pathlib random types typing uuid zoneinfo".split())
+_DATA |= set("numpy pandas polars pyarrow".split())
+_SERVICES = sys.stdlib_module_names - _DATA  # threads, queues, files, sockets, loggers
+
+
+def _fingerprint(value: Any) -> _Fingerprint:
+    """Look at a value. Never an error: what cannot be looked at is compared by identity."""
+    if value is _MISSING:
+        return _NOTHING
+    cls = type(value)
+    if type(cls) is type and cls in _SCALARS:  # other metaclasses may not be hashable
+        content = (cls, value if value == value else "nan")
+        return _Fingerprint(content, content, may_change=False)
+    is_container = issubclass(cls, _CONTAINERS)
+    is_too_large = False
+    for has_memo in (False, True, True):  # for cycles, for shared parts, for changes meanwhile
+        try:
+            return _Pickler(has_memo).fingerprint(value, is_container)
+        except OverflowError:
+            is_too_large = has_memo
+        except Exception:
+            is_too_large = False
+        if is_too_large:
+            break
+    return _Fingerprint(id(value), id(value), value, not is_too_large, is_container)
+
+
+class _Digest:
+    """The file that a pickler writes to."""
+
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+        self.remaining = FINGERPRINT_LIMIT
+
+    def write(self, data: Any) -> None:
+        self.remaining -= len(data)
+        if self.remaining < 0:
+            raise OverflowError
+        self.hash.update(data)
+
+    def write_buffer(self, buffer: pickle.PickleBuffer) -> None:
+        data = buffer.raw()
+        self.write(b"%d " % len(data))
+        self.write(data)
+
+
+class _Pickler(pickle.Pickler):
+    """A pickler that only looks, in C where it can: nothing that it writes is ever read.
+
+    Objects become a call of `int` with their class's name and their parts. Without a memo it does
+    not see which parts are one object, and takes cycles and much shared parts for endless.
+    """
+
+    def __init__(self, has_memo: bool) -> None:
+        self.digest = _Digest()
+        super().__init__(self.digest, 5, buffer_callback=self.digest.write_buffer)
+        self.fast = not has_memo
+        self.memo = {id(int): (0, int)}
+        self.reducers: dict[int, Callable[[Any], Any]] = {}  # by the ids of classes
+        self.states: dict[int, Callable[[Any], Any]] = {}
+        self.kept: list[Any] = []
+        self.own: list[Any] = []  # objects of the app's classes, as they are first met
+        self.numbers: dict[int, int] = {}  # their places in that list, by their ids
+
+    def fingerprint(self, value: Any, is_container: bool) -> _Fingerprint:
+        self.dump(value)
+        structure = (self.digest.hash.digest(), hash(tuple(map(id, self.own))))
+        opened = 0
+        while opened < len(self.own):
+            objects = self.own[opened:]
+            opened = len(self.own)
+            self.dump([self.states[id(type(obj))](obj) for obj in objects])
+        content = self.digest.hash.digest()
+        return _Fingerprint(content, structure, (self.kept, self.own), True, is_container)
+
+    def reducer_override(self, obj: Any) -> Any:
+        cls = type(obj)
+        reducer = self.reducers.get(id(cls))
+        if reducer is None:
+            reducer = self.reducers[id(cls)] = self.reducer(cls)
+        return reducer(obj)
+
+    def reducer(self, cls: type) -> Callable[[Any], Any]:
+        """Choose how objects of a class are taken apart, or that they are not."""
+        if issubclass(cls, type):
+            return _by_name  # each run of a script makes its classes anew
+        by_identity = _by_identity(self.kept)  # closures without `self`, which would be a cycle
+        if cls is types.FunctionType or cls is types.MethodType:
+            return by_identity
+        pickles = ("__reduce_ex__", "__reduce__")
+        maker = next(b for b in cls.__mro__ if not vars(b).keys().isdisjoint(pickles))
+        if _root(cls) in _DATA:
+            return _by_parts(cls, by_identity)
+        if maker is not object:
+            is_data = _root(maker) in _DATA or issubclass(cls, tuple)
+            return _by_parts(cls, by_identity) if is_data else by_identity
+        if _is_installed(cls) or any(_root(base) in _SERVICES for base in cls.__mro__):
+            return by_identity
+        self.states[id(cls)] = _state(cls, by_identity)
+        return _by_number(self.own, self.numbers)
+
+
+def _root(cls: type) -> str:
+    return str(cls.__module__).partition(".")[0]
+
+
+def _is_installed(cls: type) -> bool:
+    file = getattr(sys.modules.get(str(cls.__module__)), "__file__", None)
+    return "site-packages" in str(file) or "dist-packages" in str(file)
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _by_name(cls: type) -> Any:
+    return int, (_class_name(cls),)
+
+
+def _by_identity(kept: list[Any]) -> Callable[[Any], Any]:
+    def reduce(obj: Any) -> Any:
+        kept.append(obj)
+        return int, (id(obj),)
+
+    return reduce
+
+
+def _by_number(own: list[Any], numbers: dict[int, int]) -> Callable[[Any], Any]:
+    def reduce(obj: Any) -> Any:
+        number = numbers.setdefault(id(obj), len(own))
+        if number == len(own):
+            own.append(obj)
+        return int, (number,)
+
+    return reduce
+
+
+def _by_parts(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    name = _class_name(cls)
+    is_array = name == "numpy.ndarray"
+    has_caches = _root(cls) == "pandas"
+
+    def reduce(obj: Any) -> Any:
+        try:
+            if is_array and not obj.flags.c_contiguous:
+                obj = obj.copy()  # the same content in another memory order
+            parts = obj.__reduce_ex__(5)
+        except Exception:
+            parts = None
+        if not isinstance(parts, tuple):
+            return by_identity(obj)
+        _, args, *more = parts
+        if has_caches and more:
+            more[0] = _without_caches(more[0])
+        return int, (name, *args), *more[:3]
+
+    return reduce
+
+
+def _without_caches(state: Any) -> Any:
+    """Leave out what pandas adds to a state when an object is read from."""
+    if isinstance(state, tuple):
+        return tuple(map(_without_caches, state))
+    if isinstance(state, dict):
+        return {name: part for name, part in state.items() if name != "_cache"}
+    return state
+
+
+def _state(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make a function that gives the parts of a plain object, as pickle sees them."""
+    name = _class_name(cls)
+    own_state = getattr(cls, "__getstate__", None)
+    has_own_state = own_state is not getattr(object, "__getstate__", None)
+    slots = [
+        slot
+        for base in cls.__mro__
+        for slot, descriptor in vars(base).items()
+        if type(descriptor) is types.MemberDescriptorType
+    ]
+    content = next((read for base, read in _BUILT_IN if issubclass(cls, base)), None)
+
+    def state(obj: Any) -> Any:
+        try:
+            if has_own_state:
+                return name, obj.__getstate__()
+            if content is None and not slots:
+                return name, obj.__dict__
+            values = [getattr(obj, slot, None) for slot in slots]
+            return name, getattr(obj, "__dict__", None), values, content and content(obj)
+        except Exception:
+            return by_identity(obj)[1]
+
+    return state
+
+
+_BUILT_IN: list[tuple[type, Callable[[Any], Any]]] = [
+    (dict, dict),
+    (list, list),
+    (tuple, list),
+    (str, str.__repr__),
+    (bytes, bytes.__repr__),
+    (int, int.__repr__),
+    (float, float.__repr__),
+]
+
+
+# --- The inspector ---
+_PAUSE = 0.005  # seconds between a change in place and the look that finds it, at least
+_RETRY = 1.0  # seconds until it looks whether a lock that stood in its way is gone
+_QUIET_CHAIN = 3  # links of a chain of changes in place alone that are told
+
+
+class _Suspicion:
+    """That a value may have been changed in place, and by whom: a run, or None for a thread."""
+
+    def __init__(self) -> None:
+        self.authors: set[_Run | None] = set()
+        self.is_locked = False  # else objects of the app's own classes are left out
+
+
+class _Inspector:
+    """Finds changes made in place, in a thread of its own: no script, page or event loop waits."""
+
+    def __init__(self) -> None:
+        self.named: dict[_Entry, _Suspicion] = {}
+        self.looked_at: _Entry | None = None
+        self.wake = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def name(self, entries: Iterable[_Entry], author: _Run | None, is_locked: bool) -> None:
+        """Note whose values may have been changed in place; to be looked at soon."""
+        with _master:
+            for entry in entries:
+                suspicion = self.named.setdefault(entry, _Suspicion())
+                suspicion.authors.add(author)
+                suspicion.is_locked |= is_locked
+        if self.thread is None or not self.thread.is_alive():  # none is after a fork
+            self.thread = threading.Thread(target=self.run, name="server_state", daemon=True)
+            self.thread.start()
+        self.wake.set()
+
+    def is_pending(self, entry: _Entry) -> bool:
+        return entry in self.named or entry is self.looked_at
+
+    def run(self) -> None:
+        """Look whenever something is named, for at most a fifth of the time."""
+        while True:
+            self.wake.wait(_RETRY if self.named else None)
+            time.sleep(_PAUSE)
+            self.wake.clear()
+            before = time.monotonic()
+            _guarded(self.look)
+            time.sleep(4 * (time.monotonic() - before))
+
+    def look(self) -> None:
+        """Look once at each value that was named, and publish what has changed together."""
+        for entry in list(self.named):
+            with _master:
+                suspicion = self.named.pop(entry, None)
+                self.looked_at = entry
+            if suspicion is not None:
+                self.look_at(entry, suspicion)
+        self.looked_at = None
+        _notify(_SOON)
+
+    def look_at(self, entry: _Entry, suspicion: _Suspicion) -> None:
+        before = entry.fingerprint
+        if self.put_back(entry, suspicion) or not before.may_change:
+            return
+        after = _fingerprint(entry.value)
+        with _master:
+            if entry.fingerprint is not before or self.put_back(entry, suspicion):
+                return  # it was assigned meanwhile, or the release of a lock will name it again
+            entry.fingerprint = after
+            authors = suspicion.authors | {run for run in _running if entry in run.handed}
+            if entry in self.named:
+                authors |= self.named[entry].authors
+        is_changed = after.content != before.content
+        if not suspicion.is_locked:  # nor does an equal object in another's place count
+            is_changed = is_changed and after.structure != before.structure
+        if is_changed:
+            self.publish(entry, authors)
+
+    def look_quietly(self, entry: _Entry) -> None:
+        """Look at what was handed in `no_rerun`; tell nobody, unless others may have changed it."""
+        before = entry.fingerprint
+        after = _fingerprint(entry.value)
+        me = _author()
+        with _master:
+            if entry.fingerprint is not before or self.is_pending(entry):
+                return  # the inspector's look cannot tell who of several made a change
+            entry.fingerprint = after
+            authors: set[_Run | None] = {run for run in _running if entry in run.handed}
+        authors.discard(me)
+        if authors and after.content != before.content:
+            self.publish(entry, {*authors, me})
+            _notify(_SOON)
+
+    def put_back(self, entry: _Entry, suspicion: _Suspicion) -> bool:
+        """Whether somebody's transaction holds an entry; it is then looked at after the release."""
+        with _master:
+            held = [
+                ref() for ref in _transactions.valuerefs()
+            ]  # in C, so that none comes meanwhile
+            if not any(transaction.holds(entry) for transaction in held if transaction):
+                return False
+            named = self.named.setdefault(entry, suspicion)
+            named.authors |= suspicion.authors
+            named.is_locked |= suspicion.is_locked
+            return True
+
+    def publish(self, entry: _Entry, authors: set[_Run | None]) -> None:
+        """Publish a change in place: its author is not told, if there can be only one."""
+        run = next(iter(authors)) if len(authors) == 1 else None
+        in_place = min(author.in_place + 1 if author else 0 for author in authors)
+        if in_place > _QUIET_CHAIN:
+            _warn_of_chain(entry, "not told any more")
+            return
+        depth = min(author.depth + 1 if author else 0 for author in authors)
+        _publish([entry], run, depth, in_place)
+
+
+_inspector = _Inspector()
+
+
+# --- Readers and publishing ---
+class _Run:
+    """One run of a session's script, or of fragments in it."""
+
+    def __init__(self, session: _Session, ctx: Any, thread_id: int | None) -> None:
+        self.session = session
+        self.begun = next(_versions)
+        self.cursors = ctx.cursors
+        self.requests = ctx.script_requests
+        self.fragments: list[str] = list(ctx.fragment_ids_this_run or ())
+        self.thread_id = thread_id
+        self.depth = 0  # in a chain of reruns that cause each other; 0: a user began it
+        self.in_place = 0
+        self.is_ours = False
+        self.is_redraw = False  # for the session's own assignments only
+        self.is_committed = False
+        self.previous: _Run | None = None  # by the same runner, not yet committed
+        # By fragment (None is the body of the script): the version of each entry when first read.
+        self.readers: dict[str | None, dict[_Entry, int]] = {}
+        self.messages = 0  # that it has sent to the page
+        self.messages_before: dict[_Entry, int] = {}  # the first read of an entry that can be shown
+        self.redraws: set[_Entry] = set()  # shown, and then assigned
+        self.handed: set[_Entry] = set()  # containers, which may be changed in place without a lock
+
+    def uncommitted(self) -> list[_Run]:
+        """Give the runs of this one's runner that are not yet committed, the first one first."""
+        runs: list[_Run] = []
+        run: _Run | None = self
+        while run is not None and not run.is_committed:
+            runs.insert(0, run)
+            run = run.previous
+        return runs
+
+    def note(self, entry: _Entry, fragment: str | None, is_shown: bool) -> None:
+        notes = self.readers.get(fragment)
+        if notes is None:
+            notes = self.readers.setdefault(fragment, {})
+        notes.setdefault(entry, entry.version)
+        if is_shown:
+            self.messages_before.setdefault(entry, self.messages)
+
+    def assign(self, entries: Iterable[_Entry]) -> None:
+        """Note what this run assigns although something was drawn since it was read."""
+        for entry in entries:
+            is_drawn = self.messages_before.get(entry, self.messages) != self.messages
+            if is_drawn and not self.is_redraw:
+                self.redraws.add(entry)
+
+    def know(self, entry: _Entry, before: int) -> None:
+        """Note a change that this run has made itself."""
+        if entry not in self.redraws:
+            for notes in list(self.readers.values()):
+                if notes.get(entry) == before:  # else it has missed an earlier change, too
+                    notes[entry] = entry.version
+
+
+class _Start(NamedTuple):
+    """A rerun that we ask for."""
+
+    requests: Any
+    depth: int
+    in_place: int
+    is_redraw: bool
+
+
+class _Session:
+    """What one browser session shows. It is changed on the event loop only."""
+
+    def __init__(self, app: Any) -> None:
+        self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
+        self.readers: dict[str | None, dict[_Entry, int]] = {}  # of the runs that it shows
+        self.redraws: set[_Entry] = set()
+        self.drawn = 0  # when the full run that it shows had begun
+        self.is_ours = False  # whether we asked for the run that it shows
+        self.is_doubtful = False  # whether messages to the page were lost
+        self.connection: weakref.ref[Any] | None = None
+        self.start: _Start | None = None
+        self.run: _Run | None = None  # of whose end we have not yet heard
+        self.not_before: float | None = None  # when a chain of reruns may go on
+
+    def commit(self, run: _Run) -> None:
+        """Take over what a run has read in place of what was read before."""
+        if run.fragments:
+            for fragment in run.fragments:
+                self.readers.pop(fragment, None)
+            self.readers.update(run.readers)
+            self.redraws |= run.redraws
+        else:
+            self.readers = run.readers
+            self.redraws = run.redraws
+            self.is_doubtful = False
+            self.drawn = run.begun
+        run.is_committed = True
+        run.previous = None
+        self.is_ours = run.is_ours
+        self.not_before = None
+
+    def stale(self) -> dict[str | None, list[_Entry]]:
+        """Give the readers that show something old, each with the entries."""
+        if self.is_doubtful:
+            return {None: []}
+        stale = {}
+        for fragment, notes in list(self.readers.items()):
+            old = [entry for entry, version in list(notes.items()) if entry.version != version]
+            if old:
+                stale[fragment] = old
+        return stale
+
+    def plan(self, stale: dict[str | None, list[_Entry]], requests: Any) -> None:
+        """Note what the run that we ask for next is made for."""
+        entries = [entry for old in stale.values() for entry in old]
+        depth = max((entry.depth for entry in entries), default=0)
+        in_place = min((entry.in_place for entry in entries), default=0)
+        is_redraw = bool(entries) and self.redraws.issuperset(entries)
+        self.start = _Start(requests, depth, in_place, is_redraw)
+
+
+def _publish(
+    changed: Iterable[_Entry],
+    run: _Run | None,
+    depth: int | None = None,
+    in_place: int = 0,
+    delay: float | None = None,
+) -> None:
+    """Give entries new versions: who has noted older ones is rerun, but the author's run is not."""
+    if depth is None:
+        depth = run.depth + 1 if run else 0
+    with _master:
+        for entry in changed:
+            before = entry.version
+            entry.depth = depth
+            entry.in_place = in_place
+            entry.version = next(_versions)
+            if run is not None:
+                run.know(entry, before)
+    if in_place == 0:  # else the inspector notifies when it has looked at everything
+        _notify(_SOON if delay is None else delay)
+
+
+def _notify(delay: float) -> None:
+    if _scheduler is not None:
+        _scheduler.notify(delay)
+
+
+# --- The scheduler ---
+_SOON = 0.001  # seconds from a change to the look for its readers: the writer goes on first
+_TOGETHER = 0.02  # the same while changes in place are looked for, to be told with it
+_SWEEP = 1.0  # seconds between looks for tabs that have come back
+_TURN = 0.0005  # seconds for the event loop to send what was drawn, before the next rerun
+_AT_LEAST = 0.03  # seconds until the next rerun is started beside others, at the latest
+_CHAIN = 20  # links of a chain of reruns that come at full speed
+_COLLECT = 5.0  # seconds for which the collection of garbage is put off, at most
+
+
+class _Scheduler:
+    """Starts reruns one by one, on Streamlit's event loop; only there is a session spoken to."""
+
+    def __init__(self, runtime: Any, loop: Any) -> None:
+        self.runtime = runtime
+        self.loop = loop
+        self.timer: Any = None
+        self.sweeper: Any = None
+        self.notified_for = float("inf")
+        self.due: dict[_Session, float] = {}  # when to look at which sessions
+        self.running: weakref.WeakSet[_Session] = weakref.WeakSet()  # by reruns of ours
+        self.last_start = self.measured_at = self.cpu = 0.0
+        self.collect_at: float | None = None
+
+    def call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function on the event loop, after Streamlit's own receiver of the same event."""
         with contextlib.suppress(RuntimeError):  # the server has stopped
-            _reruns.loop.call_soon_threadsafe(_reruns.loop.call_later, 0.001, _reruns.step)  # the writer first
+            self.loop.call_soon_threadsafe(self.loop.call_soon, function, *args)
+
+    def notify(self, delay: float) -> None:
+        """Look for sessions that show something old within so many seconds. From any thread."""
+        at = time.monotonic() + delay
+        if at < self.notified_for:
+            self.notified_for = at
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self.loop.call_later, delay, self.sweep)
+
+    def sweep(self) -> None:
+        """Look for sessions that show something old, now and once a second."""
+        self.notified_for = float("inf")
+        with _master:
+            sessions = list(_sessions.values())
+        now = time.monotonic()
+        for session in sessions:
+            _guarded(self.look_for_reconnection, session)
+            if session not in self.due and session.stale():
+                self.due[session] = now
+        if self.sweeper is not None:
+            self.sweeper.cancel()
+        self.sweeper = self.loop.call_later(_SWEEP, self.sweep) if sessions else None
+        self.step()
+
+    def look_for_reconnection(self, session: _Session) -> None:
+        """A tab that comes back may have missed what a run of ours drew into a dead connection."""
+        app = session.app()
+        info = app and self.runtime._session_mgr.get_session_info(app.id)
+        if info is None:
+            return
+        if session.connection is not None and session.connection() is not info and session.is_ours:
+            session.is_doubtful = bool(session.readers)
+        session.connection = weakref.ref(info)
+
+    def step(self) -> None:
+        """Look at the sessions that are due, and come back for the others."""
+        now = time.monotonic()
+        for session in [session for session, at in self.due.items() if at <= now]:
+            if not self.has_room():
+                break
+            del self.due[session]
+            wait = _guarded(self.rerun, session)
+            if wait is not None:
+                self.due[session] = now + wait
+        is_done = not self.due and not self.running
+        if self.collect_at is not None and (is_done or now > self.collect_at):
+            self.collect_at = None
+            _collect_garbage()
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = None
+        if self.due:
+            wait = max(_TURN, min(self.due.values()) - now)
+            self.timer = self.loop.call_later(wait, self.step)
+
+    def has_room(self) -> bool:
+        """One rerun after the other; while the process waits more than it works, others beside."""
+        now = time.monotonic()
+        if not self.running or now - self.last_start > _AT_LEAST:
+            return True
+        elapsed = now - self.measured_at
+        if elapsed < 2 * _TURN:
+            return False
+        cpu = time.process_time()
+        is_idle = cpu - self.cpu < elapsed / 2
+        self.measured_at = now
+        self.cpu = cpu
+        return is_idle
+
+    def rerun(self, session: _Session) -> float | None:
+        """Rerun a session unless there is a reason not to.
+
+        Give the seconds until it is looked at again, or None where an event or a sweep tells when.
+        """
+        app = session.app()
+        if app is None:
+            return None
+        stale = session.stale()
+        if not stale:
+            return None
+        if app._scriptrunner is not None or session.run is not None:
+            return None  # a rerun would interrupt it; we hear of its end
+        if not self.runtime.is_active_session(app.id):
+            return None
+        wait = self.wait_of_chain(session, stale)
+        if wait > 0:
+            return wait
+        fragment = None if None in stale else next(iter(stale))
+        if fragment is not None and not app._fragment_storage.contains(fragment):
+            del session.readers[fragment]
+            return 0.0
+        session.plan(stale, None)
+        runner = _request_rerun(app, fragment)
+        if runner is None:
+            session.is_doubtful = False
+            session.readers = {f: notes for f, notes in session.readers.items() if f not in stale}
+            return None
+        with _master:
+            if session.start is not None:  # else the run has begun already
+                session.start = session.start._replace(requests=runner._requests)
+        self.note_start(session)
+        return None
+
+    def note_start(self, session: _Session) -> None:
+        now = time.monotonic()
+        self.last_start = self.measured_at = now
+        self.cpu = time.process_time()
+        self.running.add(session)
+        if self.collect_at is None and _put_garbage_off():
+            self.collect_at = now + _COLLECT
+
+    def wait_of_chain(self, session: _Session, stale: dict[str | None, list[_Entry]]) -> float:
+        """Give the seconds that a chain of reruns has to wait, the more the longer it is."""
+        chain = [entry for old in stale.values() for entry in old if entry.depth > _CHAIN]
+        if not chain:
+            return 0.0
+        for entry in chain:
+            _warn_of_chain(entry, "slowed down")
+        delay = min(1.0, 0.05 * (max(entry.depth for entry in chain) - _CHAIN))
+        if session.not_before is None:
+            session.not_before = time.monotonic() + delay
+        return session.not_before - time.monotonic()
+
+    def ended(self, run: _Run) -> None:
+        """Hear that a run has ended, as Streamlit has."""
+        app = run.session.app()
+        runner = None if app is None else app._scriptrunner
+        if runner is not None and runner._requests is run.requests:  # else superseded, or over
+            for ended in run.uncommitted():
+                run.session.commit(ended)
+
+    def is_over(self, run: _Run, client_state: Any) -> None:
+        """Hear that the runner that made a run has ended; Streamlit took note, or dropped it."""
+        session = run.session
+        app = session.app()
+        if app is None:
+            return
+        if run is session.run:
+            session.run = None
+            self.running.discard(session)
+        is_shown = client_state is None or app._client_state is client_state
+        for ended in run.uncommitted():
+            if is_shown:
+                session.commit(ended)
+            elif ended.readers and ended.begun > session.drawn:  # what it drew was dropped in part
+                session.is_doubtful = True
+        if session.stale():
+            self.due[session] = time.monotonic()
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = self.loop.call_later(_TURN, self.step)
+
+
+_scheduler: _Scheduler | None = None
+_warned: set[str | None] = set()
+
+
+def _warn_of_chain(entry: _Entry, what: str) -> None:
+    if entry.key not in _warned:
+        _warned.add(entry.key)
+        message = 'Changes of server_state["%s"] cause each other, and are %s: %s.'
+        _logger().warning(message, entry.key, what, "make them in callbacks or in no_rerun")
 
 
 # --- Streamlit: every reach into it ---
-_CHAIN = 20  # links of a chain of reruns that come at full speed
-_CHAINED = 'Changes of server_state["%s"] cause each other, and are slowed down: make them in callbacks or no_rerun.'
-_warned: set[str | None] = set()
-_reruns: _Reruns | None = None
-_off = False
+_off = False  # where it lacks something that we need
+_NEEDS_OF_CONTEXT = (
+    "cursors",
+    "fragment_ids_this_run",
+    "page_script_hash",
+    "query_string",
+    "script_requests._state.name",
+    "_has_script_started",
+)
+_NEEDS_OF_SESSION = (
+    "id",
+    "request_rerun",
+    "_client_state.CopyFrom",
+    "_event_loop.call_soon_threadsafe",
+    "_fragment_storage.contains",
+    "_scriptrunner.on_event.connect",
+    "_scriptrunner.request_rerun",
+    "_scriptrunner._requests",
+    "_scriptrunner._script_thread",
+)
 
 
-class _Reruns:  # starts the reruns one by one, on Streamlit's event loop; only there is a session spoken to
-    def __init__(self, runtime: Any, loop: Any) -> None:
-        self.runtime, self.loop, self.timer, self.news, self.collect_at = runtime, loop, None, False, 0.0
-        self.stale: dict[_Session, float] = {}  # who shows something old, or did a moment ago, and when to look again
+def _logger() -> Any:
+    import logging  # seldom needed
 
-    def step(self, *ended: _Session) -> None:
-        """Look at one session that shows something old, or whose run has ended, and come back for the others."""
-        now = time.monotonic()
-        if self.timer is not None:
-            self.timer.cancel()
-        if self.news:
-            self.news = False
-            with _master:
-                sessions = list(_sessions.values())
-            self.stale = self.stale | {s: now for s in sessions if s not in self.stale and s.stale()}
-        for session in [*ended, *(session for session, at in self.stale.items() if at <= now)][:1]:
-            self.stale.pop(session, None)
-            if delay := self.rerun(session):
-                self.stale[session] = now + delay
-        if self.collect_at and (not self.stale or now > self.collect_at):  # 0 where Streamlit collects garbage
-            self.collect_at = 0.0
-            sys.modules["streamlit.config"].set_option("runner.postScriptGC", True)
-            gc.collect()
-        if self.stale:  # the next at 0.4 ms at the earliest: the loop needs turns to send what the runs draw
-            self.timer = self.loop.call_later(max(0.0004, min(self.stale.values()) - now), self.step)
-
-    def rerun(self, session: _Session) -> float:
-        """Rerun a session if nothing is in the way; give the seconds until it is looked at again, 0 for never."""
-        try:
-            if (app := session.app()) is None or _off:
-                return 0
-            runner, run = app._scriptrunner, session.run
-            for ended in list(session.ended):
-                is_noted = ended.state is None or app._client_state is ended.state
-                if is_noted or runner is None or runner._requests is not ended.requests:
-                    session.ended.remove(ended)
-                    for seen in () if is_noted else list(ended.seen.values()):  # Streamlit has dropped what it drew
-                        seen.update(dict.fromkeys(seen, _OLD))
-            if runner is not None:  # a rerun would interrupt it; we hear of its end
-                return 0.01 if session.ended else 0.2
-            if not (stale := session.stale()) or not self.runtime.is_active_session(app.id):
-                return 0.2 if stale else 0
-            state = type(app._client_state)()
-            state.CopyFrom(app._client_state)
-            if run.state is not None and run.state.page_script_hash != state.page_script_hash:
-                session.forget([])  # a run that never used `server_state` went to another page
-                return 0
-            links = {key: _versions.get(key, _versions.get(None, _OLD))[1] for keys in stale.values() for key in keys}
-            session.link, session.waits = max(links.values()), not session.waits
-            if session.link > _CHAIN and session.waits:
-                for key in {key for key in links if links[key] > _CHAIN} - _warned:
-                    _warned.add(key)
-                    sys.modules["logging"].getLogger("server_state").warning(_CHAINED, key)
-                return min(1.0, 0.05 * (session.link - _CHAIN))
-            fragment = None if None in stale else next(iter(stale))
-            state.fragment_id, session.waits = fragment or "", False
-            if fragment is None or app._fragment_storage.contains(fragment):
-                app.request_rerun(state)
-            if app._scriptrunner is None:  # there is no such fragment any more
-                session.forget([fragment])
-                return 0.001
-            app._scriptrunner.on_event.connect(_on_event, weak=False)
-            if sys.modules["streamlit.config"].get_option("runner.postScriptGC"):
-                sys.modules["streamlit.config"].set_option("runner.postScriptGC", False)
-                self.collect_at = time.monotonic() + 5  # seconds at most
-            return 0.2
-        except Exception as error:
-            _without_reruns(error)
-            return 0
+    return logging.getLogger("server_state")
 
 
-def _on_event(sender: Any, event: Any, **details: Any) -> None:
-    """Hear of a script runner's progress, in its own thread."""
+def _guarded(function: Callable[..., Any], *args: Any) -> Any:
+    """Call something that reaches into Streamlit: an error is that one session's, and is logged."""
     try:
-        run = None if event.name == "ENQUEUE_FORWARD_MSG" else _here()[0]
-        if run and _reruns and event.name == "SHUTDOWN":
-            run.state = details["client_state"]
-            run.session.ended.append(run)
-            _reruns.loop.call_soon_threadsafe(_reruns.step, run.session)
-        elif run and run.containers and "STOPPED" in event.name:  # what is left is cleaning up, or another run
-            threading.Thread(target=run.look_back, name="server_state", daemon=True).start()
+        return function(*args)
     except Exception as error:
-        _without_reruns(error)
+        message = "server_state: a session may show old values until its next run."
+        _logger().error(message, exc_info=error)
+        return None
 
 
-def _run_of(ctx: Any) -> _Run | None:
-    """Give the run that a context is of, and at its first sight note that it has begun. None for no session's."""
-    global _reruns
-    known: _Run | None = ctx.__dict__.get("_server_state")
-    if known and known.thread() is not threading.current_thread():
-        return known
+def _context() -> Any:
+    """Give Streamlit's context of the script run that this thread belongs to, or None."""
+    module = sys.modules.get("streamlit.runtime.scriptrunner")
+    get = getattr(module, "get_script_run_ctx", None)  # None while another thread imports it
+    return None if get is None else get(suppress_warning=True)
+
+
+def _here() -> tuple[Any, _Run | None]:
+    """Give Streamlit's context of this thread, and the run that it belongs to."""
+    ctx = None if _off else _context()
+    if ctx is None:
+        return None, None
+    run = ctx.__dict__.get("_server_state")
+    if run is None or run.cursors is not ctx.cursors:  # a new dict for every run
+        run = _guarded(_begin, ctx)
+    return ctx, run
+
+
+def _fragment(ctx: Any) -> str | None:
+    """Give the fragment that is being run; None is the body of the script."""
+    if "current_fragment_id" in ctx.__dict__:  # older releases
+        return ctx.current_fragment_id  # type: ignore[no-any-return]
+    state = _thread_state()
+    return None if state is None else state.fragment_id
+
+
+def _thread_state() -> Any:
+    module = sys.modules.get("streamlit.runtime.scriptrunner_utils.script_run_context")
+    try:
+        return module.ThreadState.get()  # type: ignore[union-attr]
+    except (AttributeError, RuntimeError):  # an older release; a helper thread, which has none
+        return None
+
+
+def _author() -> _Run | None:
+    """Give the run whose own thread this is; what helper threads change is nobody's own."""
+    _, run = _here()
+    if run is None or run.thread_id == threading.get_ident():
+        return run
+    return run if getattr(_thread_state(), "is_parallel_worker", False) else None
+
+
+def _begin(ctx: Any) -> _Run | None:
+    """Note that a run has begun. None if it is no session's, or one that was superseded."""
     cls: Any = sys.modules["streamlit.runtime"].Runtime
     runtime: Any = cls.instance() if cls.exists() else None
     if not issubclass(type(runtime), cls):
         return None  # `AppTest` puts a mock in its place
-    app: Any = getattr(runtime._session_mgr.get_session_info(ctx.session_id), "session", None)
-    runner = app and app._scriptrunner
-    if not runner or runner._requests is not ctx.script_requests:
-        return known  # superseded
-    if _reruns is None or _reruns.loop is not app._event_loop:
-        _reruns = _Reruns(runtime, app._event_loop)
-    with _master:
-        if ctx.__dict__.get("_server_state") is known:  # else another thread was faster
-            session = _sessions.setdefault(app, _Session(app))
-            session.forget(ctx.fragment_ids_this_run)
-            ctx._server_state = session.run = _Run(session, session.link, ctx, runner._script_thread)
-            session.link = 0
-    if known is None:
-        runner.on_event.connect(_on_event, weak=False)
-    return ctx.__dict__["_server_state"]  # type: ignore[no-any-return]
+    if _scheduler is None and not _has_all(runtime, ctx):
+        return None
+    info = runtime._session_mgr.get_session_info(ctx.session_id)
+    runner = info and info.session._scriptrunner
+    if runner is None or runner._requests is not ctx.script_requests:
+        return None
+    return _begin_run(_session(runtime, info.session), ctx, runner)
 
 
-def _here() -> tuple[_Run | None, str | None, bool, Any]:
-    """Tell the run and fragment of this thread, whether what it reads is shown, and what else Streamlit notes of it."""
-    try:  # what a callback or a superseded run reads is not shown
-        scripts: Any = None if _off else sys.modules.get("streamlit.runtime.scriptrunner")
-        if ctx := scripts and scripts.get_script_run_ctx(suppress_warning=True):
-            run: _Run | None = ctx.__dict__.get("_server_state")
-            if run is None or run.cursors is not ctx.cursors:
-                run = _run_of(ctx)
-            runner: Any = run and (app := run.app()) and app._scriptrunner
-            shows = ctx._has_script_started and runner and runner._requests is ctx.script_requests
-            if "current_fragment_id" in ctx.__dict__:  # older releases
-                return run, ctx.current_fragment_id, shows, None
-            try:
-                state = sys.modules["streamlit.runtime.scriptrunner_utils.script_run_context"].ThreadState.get()
-            except RuntimeError:  # an attached helper thread has none
-                return run, None, shows, None
-            return run, state.fragment_id, shows, state
-    except Exception as error:
-        _without_reruns(error)
-    return None, None, False, None
-
-
-def _without_reruns(error: Exception) -> None:  # where Streamlit is not as we know it, stay a dictionary with locks
+def _has_all(runtime: Any, ctx: Any) -> bool:
+    """Look up all that is needed of Streamlit, once. Without it we stay a dictionary with locks."""
     global _off
-    log: Any = sys.modules["logging"].getLogger("server_state")  # Streamlit has imported it; we need it seldom
-    if not isinstance(error, (AttributeError, ImportError, KeyError, TypeError)):
-        log.error("server_state could not rerun a session: it shows old values until its next run.", exc_info=error)
-    elif not _off:
+    try:
+        info = runtime._session_mgr.get_session_info(ctx.session_id)
+        if info is None or info.session._scriptrunner is None:
+            return True  # a session that is about to go
+        operator.attrgetter(*_NEEDS_OF_SESSION)(info.session)
+        operator.attrgetter(*_NEEDS_OF_CONTEXT)(ctx)
+        operator.attrgetter("is_active_session")(runtime)
+        operator.attrgetter("get_option", "set_option")(sys.modules["streamlit.config"])
+        operator.attrgetter("RerunData")(sys.modules["streamlit.runtime.scriptrunner"])
+        if "current_fragment_id" not in ctx.__dict__:
+            name = "streamlit.runtime.scriptrunner_utils.script_run_context"
+            operator.attrgetter("ThreadState.get")(sys.modules[name])
+    except (AttributeError, KeyError) as error:
         _off = True
-        log.warning("server_state reruns no other session: Streamlit lacks something (%s). Get a newer file.", error)
+        message = "server_state reruns no session: Streamlit lacks something (%s). %s"
+        _logger().warning(message, error, "Copy a newer server_state.py.")
+    return not _off
 
 
-server_state, server_state_lock, no_rerun = ServerState(), ServerStateLock(), _NoRerun()
+def _session(runtime: Any, app: Any) -> _Session:
+    global _scheduler
+    with _master:
+        if _scheduler is None or _scheduler.loop is not app._event_loop:
+            _scheduler = _Scheduler(runtime, app._event_loop)
+        session = _sessions.get(app)
+        if session is not None:
+            return session
+        session = _sessions[app] = _Session(app)
+    _scheduler.notify(_SOON)
+    return session
 
-# Streamlit removes all local modules when any local file is saved, and an app may import this one under two names. The
-# first copy's names live on in a module without a file; every later copy only gives them out.
-_first = types.ModuleType("_server_state_1")
-vars(_first).update({name: globals()[name] for name in __all__})
-globals().update({name: vars(sys.modules.setdefault(_first.__name__, _first))[name] for name in __all__})
+
+def _begin_run(session: _Session, ctx: Any, runner: Any) -> _Run:
+    with _master:
+        known: _Run | None = ctx.__dict__.get("_server_state")
+        if known is not None and known.cursors is ctx.cursors:
+            return known  # another of the run's threads was faster
+        run = ctx._server_state = session.run = _Run(session, ctx, runner._script_thread.ident)
+        run.previous = known
+        _running.add(run)
+        start = session.start
+        session.start = None
+        if start is not None and start.requests in (None, run.requests):
+            run.is_ours = True
+            run.depth = start.depth
+            run.in_place = start.in_place
+            run.is_redraw = start.is_redraw
+    runner.on_event.connect(_on_event, weak=False)
+    return run
+
+
+def _on_event(sender: Any, event: Any, **details: Any) -> None:
+    """Hear of a script runner's progress, in its own thread."""
+    if event.name == "ENQUEUE_FORWARD_MSG":
+        run = getattr(_context(), "_server_state", None)
+        if run is not None:
+            run.messages += 1
+        return
+    ctx, run = _here()
+    if run is None or _scheduler is None:
+        return
+    if event.name == "SHUTDOWN":
+        _scheduler.call(_guarded, _scheduler.is_over, run, details["client_state"])
+    elif "STOPPED" in event.name:
+        _end_run(run)
+        if event.name == "SCRIPT_STOPPED_FOR_RERUN":  # its successor draws everything again
+            run.is_committed = True
+        else:
+            _scheduler.call(_guarded, _scheduler.ended, run)
+        if event.name == "FRAGMENT_STOPPED_WITH_SUCCESS":
+            _guarded(_rerun_between_fragments, run, ctx, sender)
+
+
+def _end_run(run: _Run) -> None:
+    """Close what a run leaves: a lock that it did not release, and containers it has in hand."""
+    transaction = _transaction()
+    if transaction is not None:
+        transaction.end()
+    with _master:
+        _running.discard(run)
+    handed = {entry for entry in run.handed if entry.fingerprint.may_change}
+    if handed:
+        _inspector.name(handed, run, is_locked=False)
+
+
+def _rerun_between_fragments(run: _Run, ctx: Any, runner: Any) -> None:
+    """Rerun the rest of the page, where timed fragments leave no time when nothing is under way.
+
+    The next one waits already; a request made here is joined to it.
+    """
+    stale = {f: old for f, old in run.session.stale().items() if f not in run.fragments}
+    if not stale or runner._requests._state.name != "RERUN" or _scheduler is None:
+        return
+    if _scheduler.wait_of_chain(run.session, stale) > 0:
+        return
+    fragment = None if None in stale else next(iter(stale))
+    run.session.plan(stale, runner._requests)
+    data = sys.modules["streamlit.runtime.scriptrunner"].RerunData(
+        query_string=ctx.query_string, page_script_hash=ctx.page_script_hash, fragment_id=fragment
+    )
+    runner.request_rerun(data)
+
+
+def _request_rerun(app: Any, fragment: str | None) -> Any:
+    """Have Streamlit rerun a session that is at rest, on the same page; None if it does not."""
+    state = type(app._client_state)()
+    state.CopyFrom(app._client_state)
+    state.fragment_id = fragment or ""
+    app.request_rerun(state)
+    runner = app._scriptrunner
+    if runner is not None:
+        runner.on_event.connect(_on_event, weak=False)
+    return runner
+
+
+def _put_garbage_off() -> bool:
+    """Keep Streamlit from collecting garbage after each run, which stops everything for 50 ms."""
+    config = sys.modules["streamlit.config"]
+    if not config.get_option("runner.postScriptGC"):
+        return False
+    config.set_option("runner.postScriptGC", False)
+    return True
+
+
+def _collect_garbage() -> None:
+    sys.modules["streamlit.config"].set_option("runner.postScriptGC", True)
+    gc.collect()
+
+
+# --- The instances ---
+server_state = ServerState()
+server_state_lock = ServerStateLock()
+no_rerun = _NoRerun()
+
+# Streamlit removes all local modules when any local file is saved, a module may be reloaded, and
+# imported under two names. So the first copy runs once more, as a module of its own that has no
+# file and is left alone; it holds the state, and every copy only gives out its names.
+_HOME = "_server_state_1"
+if __name__ != _HOME:
+    if _HOME not in sys.modules:
+        _home = types.ModuleType(_HOME)
+        exec(sys._getframe().f_code, vars(_home))
+        sys.modules.setdefault(_HOME, _home)
+    _names = vars(sys.modules[_HOME])
+    globals().update({name: _names[name] for name in __all__ if name in _names})

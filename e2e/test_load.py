@@ -22,7 +22,7 @@ if st.button("census"):
     gc.collect()
     gc.collect()
     left = sum(type(thing).__name__ in ("_Session", "_Run") for thing in gc.get_objects())
-    bound = len(server_state._read.__globals__["_sessions"])
+    bound = len(type(server_state).__getitem__.__globals__["_sessions"])
     pages = int(open("/proc/self/statm").read().split()[1]) if os.path.exists("/proc/self/statm") else 0
     with no_rerun:
         serial = server_state["serial"] = server_state.get("serial", 0) + 1
@@ -161,7 +161,9 @@ class Load(RealServerCase):
             tabs += self.tabs(server, count - len(tabs))
             wait_for("the warning", lambda: "and are slowed down" in server.output())
 
-            def is_slow(tabs: list[Tab] = tabs) -> bool:  # nobody runs more than about once a second
+            def is_slow(
+                tabs: list[Tab] = tabs,
+            ) -> bool:  # nobody runs more than about once a second
                 begun, since = [tab.started for tab in tabs], time.monotonic()
                 wait_for("some more runs", lambda: tabs[-1].started >= begun[-1] + 4)
                 seconds = time.monotonic() - since

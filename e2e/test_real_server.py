@@ -97,11 +97,10 @@ class RealServer(RealServerCase):
             "    st.markdown(f\"outer shows {server_state.get('y')}.\")\n"
             "    inner()\n"
             "outer()\n"
+            "def write(key):\n"
+            "    server_state[key] = server_state.get(key, 0) + 1\n"
             "for key in 'xy':\n"
-            "    if st.button(f'write {key}'):\n"
-            "        with no_rerun:\n"
-            "            old = server_state.get(key, 0)\n"
-            "        server_state[key] = old + 1\n"
+            "    st.button(f'write {key}', on_click=write, args=(key,))\n"
         )
         one, two = self.tabs(self.serve(app), 2)
         self.assert_runs(lambda: one.click("write x"), [(1, 0), (0, 1)], one, two)
