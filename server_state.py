@@ -645,7 +645,10 @@ def _by_parts(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], A
 def _without_caches(state: Any) -> Any:
     """Leave out what pandas adds to a state when an object is read from."""
     if isinstance(state, tuple):
-        return tuple(map(_without_caches, state))
+        parts = map(_without_caches, state)
+        return tuple(part for part in parts if part is not None)
+    if isinstance(state, dict) and state.keys() == {"_cache"}:
+        return None
     if isinstance(state, dict):
         return {name: part for name, part in state.items() if name != "_cache"}
     return state

@@ -271,16 +271,21 @@ class Session:
         self._fragment_storage = types.SimpleNamespace(contains=lambda fragment: fragment in self.fragments)
         self.fragments, self.shown, self.runs, self.interrupted = {}, {}, [], 0
         self.drawn_by = {}  # the serial number of the run that drew what is shown, by place
+        self.is_dead = self.was_running = False  # dead: what is sent goes nowhere, and nobody knows
         self.reconnect()
         self.unsure = self.blank = False
         world.sessions[self.id] = self
 
     def reconnect(self):
-        self.connected, self.is_dead = (
-            True,
-            False,
-        )  # dead: what is sent goes nowhere, and nobody knows
+        self.connected, self.is_dead, self.has_come_back = True, False, self.is_dead
         self.info = Info(self)
+        if self.was_running:
+            self.was_running = False
+            self.click()  # the browser asks for a run if one was under way
+
+    def die(self):
+        """Lose the connection without a word."""
+        self.is_dead, self.was_running = True, self._scriptrunner is not None
 
     def request_rerun(self, state, action=None):
         if not state.fragment_id or state.fragment_id in self.fragments:
@@ -2195,6 +2200,7 @@ class Simulation:
         self.module = self.world.module
         self.state, self.serial, self.added = self.module.server_state, itertools.count(), 0
         self.wrong = []  # what was seen on the way
+        self.forced = set()  # keys whose readers were rerun although nothing had changed
         self.in_place = self.random.random() < 0.3  # without a lock: then a rerun may come one run too late
         self.plans = {page: self.random.sample(self.KEYS, self.random.randrange(1, 4)) for page in "pq"}
 
@@ -2218,18 +2224,52 @@ class Simulation:
         shown = [(place, text) for place, text in session.shown.items() if place[0] == fragment]
         is_current = all(text == self.latest(key) for (_, key), text in shown)
         # What came and went has changed, though it looks the same; an append may be found after it was shown (L6).
-        may_look_current = any(text == "None" or key == "log" for (_, key), text in shown)
+        may_look_current = any(text == "None" or key in ("log", *self.forced) for (_, key), text in shown)
+        # R5: a tab that has come back is rerun once if we drew it, since nobody knows when its connection died.
+        if session.has_come_back:
+            session.has_come_back = may_look_current = True
         # Nothing shown: a run that ended before it touched the state, which R2 allows us to overlook, once.
         if shown and is_current and not may_look_current and not self.in_place and not session.unsure:
             self.wrong.append(f"R4: {session.id} is rerun in {fragment} although all that it shows is current")
 
     def action(self):
         state, key, value = self.state, self.random.choice("ab"), next(self.serial)
-        kind = self.random.choice(("write", "locked", "add", "delete", "log", "pair", "stop"))
+        kinds = "write locked add delete log pair stop peek equal quiet force leave both".split()
+        kind, module = self.random.choice(kinds), self.module
 
         def act(session):
             yield
-            if kind == "write":
+            if kind == "peek":  # reads under a lock that is another key's
+                lock = module.server_state_lock["ui", "b"] if value % 2 else module.server_state_lock["ui"]
+                if lock.acquire(blocking=False):
+                    state.get("log"), state.get("rooms")
+                    yield
+                    yield
+                    lock.release()
+            elif kind == "equal":
+                state.setdefault("rooms", {})[key] = Point(key)
+                yield
+                state["rooms"] = {name: Point(name) for name in state["rooms"]}
+            elif kind == "quiet":
+                with module.no_rerun:
+                    len(state.get("log", ()))
+                    state["q"] = value
+            elif kind == "force":
+                state.setdefault(key, value)
+                module.force_rerun_bound_sessions(key)
+                self.forced.add(key)
+            elif kind == "leave":
+                module.server_state_lock["left"].acquire(blocking=False)
+                yield
+                raise StopScript
+            elif kind == "both":
+                lock = module.server_state_lock[key, "q"]
+                if lock.acquire(blocking=False):
+                    state[key] = -1
+                    yield
+                    state.update({key: value})
+                    lock.release()
+            elif kind == "write":
                 state[key] = value
             elif kind == "delete":
                 state.pop(key, None)
@@ -2274,12 +2314,26 @@ class Simulation:
                     self.happen(choose.choice(sessions), choose.random())
                 del sessions
             world.settle()
+            if choose.random() < 0.2:
+                for session in world.sessions.values():
+                    session.die()
+                self.state["a"] = next(self.serial)
+                world.settle()
+            for session in world.sessions.values():
+                if session.is_dead or not session.connected:
+                    session.reconnect()
+                    session.has_come_back = True
+            world.settle()
             self.check()
 
     def happen(self, session, what):
-        if not session.connected:
-            session.connected = what < 0.5
-            if not session.connected and what > 0.8:
+        if session.is_dead and session.connected:
+            session.connected = what < 0.3
+        elif not session.connected and what < 0.5:
+            session.reconnect()
+            session.has_come_back = True
+        elif not session.connected:
+            if what > 0.8:
                 del self.world.sessions[session.id]
         elif what < 0.6:
             session.click(self.action(), fragment="f" if what < 0.2 and "f" in session.fragments else None)
@@ -2288,6 +2342,8 @@ class Simulation:
         elif what < 0.85:
             state, key, value = self.state, self.random.choice("ab"), next(self.serial)
             state[key] = value  # a thread
+        elif what < 0.9:
+            session.die()
         else:
             session.connected = False
 
@@ -2295,14 +2351,18 @@ class Simulation:
         assert not self.wrong, self.wrong
         for session in self.world.sessions.values():
             for (fragment, key), text in session.shown.items():
-                if session.connected and not session.blank:  # R2: a run that read nothing, and whose end was dropped
+                if (
+                    session.connected and not session.is_dead and not session.blank
+                ):  # R2: a run that read nothing, and whose end was dropped
                     latest = self.latest(key)
                     assert text == latest, f"R4: {session.id} shows {key}={text} in {fragment}, latest is {latest}"
         assert self.latest("n") == repr(self.added or None), "L3: an increment under a lock was lost"
-        assert is_idle(self.module), "L3: a transaction was left"
         alive = len(self.world.sessions)
         self.world.loop.timers.clear()
         gc.collect(0)
+        if not is_idle(self.module):
+            gc.collect()  # a script that was superseded, and is gone with its lock
+        assert is_idle(self.module), "L3: a transaction was left"
         if len(self.module._sessions) > alive:
             gc.collect()
         assert len(self.module._sessions) <= alive, "S1: something is left of a dead session"
