@@ -1063,8 +1063,11 @@ class _Scheduler:
         stale = session.stale()
         if not stale:
             return None
-        if app._scriptrunner is not None or session.run is not None:
-            return None  # a rerun would interrupt it; we hear of its end
+        if app._scriptrunner is not None:  # a rerun would interrupt it; we hear of its end
+            app._scriptrunner.on_event.connect(_on_event, weak=False)
+            return None
+        if session.run is not None:  # it has ended, and we have not yet heard of it
+            return None
         if not self.runtime.is_active_session(app.id):
             return None
         wait = self.wait_of_chain(session, stale)

@@ -1538,7 +1538,7 @@ class Reruns(Case):
         def script(session):
             session.show("x")
             yield
-            yield from session.fragment("f", reads("y"))
+            yield from session.fragment("f", reads())
 
         (tab,) = self.tabs(1, script)
         self.state.x = "new"

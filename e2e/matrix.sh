@@ -15,7 +15,7 @@ streamlit() { # with one release; "newest" is what pip would take
   name=$("$env/bin/python" -c "import streamlit; print(streamlit.__version__)")
   {
     "$env/bin/python" -m unittest 2>&1 | tee "$env/unit.log"
-    (cd e2e && "$env/bin/python" -W ignore -m unittest -v test_real_server test_streamlit_facts test_load) 2>&1 | tee "$env/e2e.log"
+    (cd e2e && "$env/bin/python" -W ignore -m unittest -v test_real_server test_moving_over test_streamlit_facts test_load) 2>&1 | tee "$env/e2e.log"
   } > "$env/log"
   row "$name" "$("$env/bin/python" -c 'import platform; print(platform.python_version())')" "$env"
 }

@@ -130,23 +130,51 @@ class Tab:
         self.session_id = self.page = ""
         self.started = self.script_runs = self.fragment_runs = self.interrupted = 0
         self.running = False
-        url = f"ws://127.0.0.1:{server.port}/_stcore/stream"
-        self.opened = contextlib.ExitStack()
-        self.socket = self.opened.enter_context(
-            connect(url, max_size=None, open_timeout=DEADLINE, ping_interval=None, close_timeout=1)
-        )
+        self.url = f"ws://127.0.0.1:{server.port}/_stcore/stream"
+        self.is_deaf = False  # as if its connection had died without a word
+        self.missed = 0  # messages meanwhile
+        self.missed_running = False
         self.lock = threading.Lock()
-        self.listener = threading.Thread(target=self.listen, daemon=True)
-        self.listener.start()
+        self.open()
         self.send()
         wait_for("the first run", lambda: self.script_runs and not self.running, patience)
+
+    def open(self, *protocols: str) -> None:
+        self.opened = contextlib.ExitStack()
+        subprotocols: Any = protocols or None
+        self.socket = self.opened.enter_context(
+            connect(
+                self.url,
+                max_size=None,
+                open_timeout=DEADLINE,
+                ping_interval=None,
+                close_timeout=1,
+                subprotocols=subprotocols,
+            )
+        )
+        self.listener = threading.Thread(target=self.listen, daemon=True)
+        self.listener.start()
+
+    def reconnect(self) -> None:
+        """Come back to the same session as a browser does, without asking for a run."""
+        self.close()
+        self.is_deaf = False
+        self.open("streamlit", "PLACEHOLDER_AUTH_TOKEN", self.session_id)
 
     def listen(self) -> None:
         with contextlib.suppress(ConnectionClosed):
             for data in self.socket:
                 message = ForwardMsg()
                 message.ParseFromString(data)
-                self.hear(message)
+                if self.is_deaf:
+                    self.miss(message)
+                else:
+                    self.hear(message)
+
+    def miss(self, message: ForwardMsg) -> None:
+        self.missed += 1
+        if message.WhichOneof("type") == "session_status_changed":
+            self.missed_running = message.session_status_changed.script_is_running
 
     def hear(self, message: ForwardMsg) -> None:
         kind = message.WhichOneof("type")
@@ -189,6 +217,13 @@ class Tab:
             state.fragment_id = self.fragments[trigger[0]]
         self.socket.send(message.SerializeToString())
 
+    def rerun_fragment(self, label: str) -> None:
+        """Ask for the fragment that a widget stands in, as the browser does for `run_every`."""
+        message = BackMsg()
+        message.rerun_script.page_script_hash = self.page
+        message.rerun_script.fragment_id = self.fragments[label]
+        self.socket.send(message.SerializeToString())
+
     def set_widget(self, state: Any, name: str, field: str, value: Any) -> None:
         widget = state.widget_states.widgets.add()
         widget.id = self.widgets[name].id
@@ -196,6 +231,8 @@ class Tab:
             getattr(widget, field).data = value
         elif field == "double_array_value":
             widget.double_array_value.data.append(value)
+        elif field == "string_array_value":
+            widget.string_array_value.data.extend(value)
         else:
             setattr(widget, field, value)
 
