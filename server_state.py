@@ -167,9 +167,9 @@ class KeyLock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock within `timeout` seconds (-1: no limit), and tell whether we have it."""
-        until = time.monotonic() + timeout
+        until = time.monotonic() + timeout if timeout > 0 else 0.0
         for number, lock in enumerate(self._locks):
-            if number > 0 and timeout > 0:
+            if number > 0 and until:
                 timeout = max(0.0, until - time.monotonic())
             if not lock.acquire(blocking, timeout):
                 for taken in self._locks[:number]:
@@ -179,7 +179,7 @@ class KeyLock:
         if transaction is None:
             _here()  # so that we hear of the run's end
             transaction = _local.transaction = _Transaction()
-            _transactions[threading.get_ident()] = transaction
+            _transactions[threading.get_ident()] = weakref.ref(transaction)
         transaction.depth += 1
         transaction.names.update(self._names)
         return True
@@ -261,10 +261,8 @@ class _Transaction:
         """Tell others what was assigned, and have the inspector look at what was in hand."""
         _transactions.pop(threading.get_ident(), None)
         _local.transaction = None
-        for name in self.names:
-            if name in _present:
-                self.handed.add(_present[name])
-        handed = {entry for entry in self.handed if entry.fingerprint.may_change}
+        entries = [_present[name] for name in self.names if name in _present]
+        handed = {e for e in (*entries, *self.handed) if e.fingerprint.may_change}
         quiet = _quiet.get()
         if quiet is not None:
             quiet |= handed  # the end of `no_rerun` looks at them
@@ -378,7 +376,7 @@ _versions = count(1)
 # Weak, so that they go with Streamlit's session, the run's context, and the thread.
 _sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary()
 _running: weakref.WeakSet[_Run] = weakref.WeakSet()
-_transactions: weakref.WeakValueDictionary[int, _Transaction] = weakref.WeakValueDictionary()
+_transactions: dict[int, weakref.ref[_Transaction]] = {}  # by thread, which changes its own only
 
 _local = threading.local()  # each thread's transaction
 _quiet: ContextVar[set[_Entry] | None] = ContextVar("quiet", default=None)  # handed in no_rerun
@@ -574,9 +572,10 @@ class _Pickler(pickle.Pickler):
             return by_identity
         pickles = ("__reduce_ex__", "__reduce__")
         maker = next(b for b in cls.__mro__ if not vars(b).keys().isdisjoint(pickles))
-        if _root(cls) in _DATA:
-            return _by_parts(cls, by_identity)
-        if maker is not object:
+        read = next((read for base, read in _IMMUTABLE if base == _class_name(maker)), None)
+        if read is not None:
+            return _by_value(cls, read)
+        if maker is not object or _root(cls) in _DATA:
             is_data = _root(maker) in _DATA or issubclass(cls, tuple)
             return _by_parts(cls, by_identity) if is_data else by_identity
         if _is_installed(cls) or any(_root(base) in _SERVICES for base in cls.__mro__):
@@ -618,6 +617,11 @@ def _by_number(own: list[Any], numbers: dict[int, int]) -> Callable[[Any], Any]:
         return int, (number,)
 
     return reduce
+
+
+def _by_value(cls: type, read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    name = _class_name(cls)
+    return lambda obj: (int, (name, read(obj)))
 
 
 def _by_parts(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -665,6 +669,8 @@ def _state(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]
         for slot, descriptor in vars(base).items()
         if type(descriptor) is types.MemberDescriptorType
     ]
+    get_slots = operator.attrgetter(*slots) if slots else None
+    has_dict = cls.__dictoffset__ != 0
     content = next((read for base, read in _BUILT_IN if issubclass(cls, base)), None)
 
     def state(obj: Any) -> Any:
@@ -673,6 +679,13 @@ def _state(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]
                 return name, obj.__getstate__()
             if content is None and not slots:
                 return name, obj.__dict__
+            if content is None and not has_dict:
+                return name, get_slots(obj)
+        except AttributeError:
+            pass  # a slot that is not set
+        except Exception:
+            return by_identity(obj)[1]
+        try:
             values = [getattr(obj, slot, None) for slot in slots]
             return name, getattr(obj, "__dict__", None), values, content and content(obj)
         except Exception:
@@ -681,6 +694,12 @@ def _state(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]
     return state
 
 
+# How to read what pickle takes apart slowly, by the class that says how.
+_IMMUTABLE: list[tuple[str, Callable[[Any], Any]]] = [
+    ("enum.Enum", operator.attrgetter("_value_")),
+    ("decimal.Decimal", str),
+    ("datetime.datetime", lambda obj: repr(obj.__reduce_ex__(5)[1])),
+]
 _BUILT_IN: list[tuple[type, Callable[[Any], Any]]] = [
     (dict, dict),
     (list, list),
@@ -787,9 +806,7 @@ class _Inspector:
     def put_back(self, entry: _Entry, suspicion: _Suspicion) -> bool:
         """Whether somebody's transaction holds an entry; it is then looked at after the release."""
         with _master:
-            held = [
-                ref() for ref in _transactions.valuerefs()
-            ]  # in C, so that none comes meanwhile
+            held = [ref() for ref in list(_transactions.values())]
             if not any(transaction.holds(entry) for transaction in held if transaction):
                 return False
             named = self.named.setdefault(entry, suspicion)

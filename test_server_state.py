@@ -59,7 +59,7 @@ def is_notified(module):
 
 def is_idle(module):
     """Whether no transaction is left open."""
-    return not module._transactions
+    return not any(ref() for ref in module._transactions.values())
 
 
 # --- A model of Streamlit: sessions, runs, fragments, fast reruns and the event loop ---
