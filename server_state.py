@@ -669,7 +669,7 @@ def _state(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]
         for slot, descriptor in vars(base).items()
         if type(descriptor) is types.MemberDescriptorType
     ]
-    get_slots = operator.attrgetter(*slots) if slots else None
+    get_slots = operator.attrgetter(*(slots or ["__class__"]))
     has_dict = cls.__dictoffset__ != 0
     content = next((read for base, read in _BUILT_IN if issubclass(cls, base)), None)
 

@@ -285,7 +285,8 @@ class Session:
 
     def die(self):
         """Lose the connection without a word."""
-        self.is_dead, self.was_running = True, self._scriptrunner is not None
+        self.was_running = self.was_running or self._scriptrunner is not None
+        self.is_dead = True
 
     def request_rerun(self, state, action=None):
         if not state.fragment_id or state.fragment_id in self.fragments:
@@ -2223,8 +2224,9 @@ class Simulation:
             self.wrong.append(f"R5: {session.id} is disconnected and rerun")
         shown = [(place, text) for place, text in session.shown.items() if place[0] == fragment]
         is_current = all(text == self.latest(key) for (_, key), text in shown)
-        # What came and went has changed, though it looks the same; an append may be found after it was shown (L6).
-        may_look_current = any(text == "None" or key in ("log", *self.forced) for (_, key), text in shown)
+        # What came and went has changed, though it looks the same; so has what was read half-done (-1, L3);
+        # an append may be found after it was shown (L6).
+        may_look_current = any(text in ("None", "-1") or key in ("log", *self.forced) for (_, key), text in shown)
         # R5: a tab that has come back is rerun once if we drew it, since nobody knows when its connection died.
         if session.has_come_back:
             session.has_come_back = may_look_current = True

@@ -118,10 +118,63 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Proxy:
+    """A TCP proxy in front of a server. It can drop all bytes without a word, cut all connections, and restore them."""
+
+    def __init__(self, port: int) -> None:
+        self.target, self.port, self.is_cut, self.sockets = port, free_port(), False, set[socket.socket]()
+        self.is_silent = False
+        self.dropped = 0  # bytes
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                if self.is_cut:
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self.target))
+                self.sockets |= {client, server}
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(target=self.pump, args=(source, sink), daemon=True).start()
+
+    def pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self.is_silent:
+                    self.dropped += len(data)
+                else:
+                    sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+            self.sockets.discard(end)
+
+    def silence(self) -> None:
+        """Make all connections half-open: both ends go on as if nothing were, and hear nothing."""
+        self.is_silent = True
+
+    def cut(self) -> None:
+        self.is_cut = True
+        for end in list(self.sockets):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def restore(self) -> None:
+        self.is_cut = self.is_silent = False
+
+    def close(self) -> None:
+        self.cut()
+        self.listener.close()
+
+
 class Tab:
     """One session: what it shows, how often its script and its fragments ran, and its widgets. To be closed."""
 
-    def __init__(self, server: Server, query: str = "", patience: float = DEADLINE) -> None:
+    def __init__(self, server: Server | Proxy, query: str = "", patience: float = DEADLINE) -> None:
         self.query = query
         self.shown: dict[tuple[int, ...], str] = {}  # text by place on the page
         self.widgets: dict[str, Any] = {}  # the element by its label or placeholder
@@ -131,9 +184,6 @@ class Tab:
         self.started = self.script_runs = self.fragment_runs = self.interrupted = 0
         self.running = False
         self.url = f"ws://127.0.0.1:{server.port}/_stcore/stream"
-        self.is_deaf = False  # as if its connection had died without a word
-        self.missed = 0  # messages meanwhile
-        self.missed_running = False
         self.lock = threading.Lock()
         self.open()
         self.send()
@@ -158,7 +208,6 @@ class Tab:
     def reconnect(self) -> None:
         """Come back to the same session as a browser does, without asking for a run."""
         self.close()
-        self.is_deaf = False
         self.open("streamlit", "PLACEHOLDER_AUTH_TOKEN", self.session_id)
 
     def listen(self) -> None:
@@ -166,15 +215,7 @@ class Tab:
             for data in self.socket:
                 message = ForwardMsg()
                 message.ParseFromString(data)
-                if self.is_deaf:
-                    self.miss(message)
-                else:
-                    self.hear(message)
-
-    def miss(self, message: ForwardMsg) -> None:
-        self.missed += 1
-        if message.WhichOneof("type") == "session_status_changed":
-            self.missed_running = message.session_status_changed.script_is_running
+                self.hear(message)
 
     def hear(self, message: ForwardMsg) -> None:
         kind = message.WhichOneof("type")
@@ -231,8 +272,8 @@ class Tab:
             getattr(widget, field).data = value
         elif field == "double_array_value":
             widget.double_array_value.data.append(value)
-        elif field == "string_array_value":
-            widget.string_array_value.data.extend(value)
+        elif field in ("string_array_value", "int_array_value"):
+            getattr(widget, field).data.extend(value)
         else:
             setattr(widget, field, value)
 
@@ -268,7 +309,7 @@ class RealServerCase(unittest.TestCase):
         self.addCleanup(server.stop)
         return server
 
-    def tabs(self, server: Server, count: int) -> list[Tab]:
+    def tabs(self, server: Server | Proxy, count: int) -> list[Tab]:
         with ThreadPoolExecutor(8) as pool:
             tabs = list(pool.map(lambda _: Tab(server), range(count)))
         for tab in tabs:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import shutil
-import socket
-import threading
 import unittest
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from streamlit_client import IMPORTS_AS_FILES_ARE_SAVED, ROOT, RealServerCase, Server, free_port, wait_for
+from streamlit_client import IMPORTS_AS_FILES_ARE_SAVED, ROOT, Proxy, RealServerCase, Server, wait_for
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FAILURES = Path(os.environ.get("E2E_FAILURES", "e2e-failures"))  # screenshots go here
@@ -45,50 +42,6 @@ st.markdown(f"x is {server_state.get('x', 0)}.")
 st.markdown(f"runs are {st.session_state.runs}.")
 """
 )
-
-
-class Proxy:
-    """A TCP proxy in front of a server, which can cut all connections and let them through again."""
-
-    def __init__(self, port: int) -> None:
-        self.target, self.port, self.is_cut, self.sockets = port, free_port(), False, set[socket.socket]()
-        self.listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self.listener.accept()
-                if self.is_cut:
-                    client.close()
-                    continue
-                server = socket.create_connection(("127.0.0.1", self.target))
-                self.sockets |= {client, server}
-                for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=self.pump, args=(source, sink), daemon=True).start()
-
-    def pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-            self.sockets.discard(end)
-
-    def cut(self) -> None:
-        self.is_cut = True
-        for end in list(self.sockets):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def restore(self) -> None:
-        self.is_cut = False
-
-    def close(self) -> None:
-        self.cut()
-        self.listener.close()
 
 
 class Browser(RealServerCase):

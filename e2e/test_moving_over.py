@@ -6,38 +6,67 @@ import importlib.util
 import time
 import unittest
 from pathlib import Path
+from urllib.parse import urlencode
 
-from streamlit_client import RealServerCase, Server, Tab, wait_for
+from streamlit_client import Proxy, RealServerCase, Server, Tab, wait_for
 
 APPS = Path(__file__).resolve().parent / "apps"
 COLOURS = ["red", "green", "blue", "жёлтый", "🟣", "white"]
+SOON = 5.0  # seconds until a tab that has come back shows what is
 
 
 class MovingOver(RealServerCase):
     def serve_app(self, name: str) -> Server:
         return self.serve((APPS / f"{name}.py").read_text())
 
+    def serve_tab(self, server: Server | Proxy, **query: str) -> Tab:
+        tab = Tab(server, urlencode(query))
+        self.addCleanup(tab.close)
+        return tab
+
+    def wait_for_widget(self, tab: Tab, label: str, default: list[int]) -> None:
+        """Wait until a widget was drawn with a default, so that the user's next step starts there."""
+        wait_for(f"{label} at {default}", lambda: list(tab.widgets[label].default) == default)
+
     def test_R1a_a_shared_slider(self) -> None:
-        one, two = self.tabs(self.serve_app("slider"), 2)
+        one, two = tabs = self.tabs(self.serve_app("slider"), 2)
+        self.runs(*tabs)
+        before = one.started, two.started
         for level in range(51, 57):
             one.send(("Level", "double_array_value", float(level)))
-            for tab in (one, two):
+            for tab in tabs:
                 tab.wait_for_text(f"level is {level}.")
-            self.runs(one, two)
+                self.wait_for_widget(tab, "Level", [level])
+        self.runs(*tabs)
+        self.assertEqual((one.started - before[0], two.started - before[1]), (12, 6))
+        two.send(("Level", "double_array_value", 7.0))
+        for tab in tabs:
+            tab.wait_for_text("level is 7.")
+        self.runs(*tabs)
+        for tab in tabs:
+            self.assertIn("level is 7.", tab.text())
 
     def test_R1a_a_multiselect(self) -> None:
-        one, two = self.tabs(self.serve_app("multiselect"), 2)
-        if not hasattr(one.widgets["Colours"], "raw_values"):
-            self.skipTest("older releases name the options by numbers")
+        one, two = tabs = self.tabs(self.serve_app("multiselect"), 2)
+        has_names = hasattr(one.widgets["Colours"], "raw_values")  # older releases have numbers
+        self.runs(*tabs)
+        before = one.started, two.started
         for count in range(1, 7):
-            one.send(("Colours", "string_array_value", COLOURS[:count]))
-            for tab in (one, two):
+            numbers = list(range(count))
+            if has_names:
+                one.send(("Colours", "string_array_value", COLOURS[:count]))
+            else:
+                one.send(("Colours", "int_array_value", numbers))
+            for tab in tabs:
                 tab.wait_for_text(f"chosen: {' '.join(COLOURS[:count])}.")
-            self.runs(one, two)
+                self.wait_for_widget(tab, "Colours", numbers)
+        self.runs(*tabs)
+        self.assertEqual((one.started - before[0], two.started - before[1]), (12, 6))
 
     def test_R1a_a_history_above_its_input(self) -> None:
         one, two = self.tabs(self.serve_app("history"), 2)
         for tab, text in ((one, "héllo 👋"), (two, "привет"), (one, "again")):
+            self.runs(one, two)
             before = one.started, two.started
             tab.say("Say something", text)
             for each in (one, two):
@@ -46,48 +75,83 @@ class MovingOver(RealServerCase):
             # Starts, for a run whose end was not yet sent when the next began is not told as a success.
             runs = one.started - before[0], two.started - before[1]
             self.assertEqual(runs, (2, 1) if tab is one else (1, 2))
+        for each in (one, two):
+            self.assertEqual(each.text().count("said: "), 3)
 
     def test_R1a_a_score_above_its_button(self) -> None:
         one, two = self.tabs(self.serve_app("score"), 2)
-        self.assert_runs(lambda: one.click("Hit"), [(2, 0), (1, 0)], one, two)
+        self.runs(one, two)
+        before = one.started, two.started
+        one.click("Hit")
         for tab in (one, two):
-            self.assertIn("score is 1.", tab.text())
+            tab.wait_for_text("score is 1.")
+        self.runs(one, two)
+        self.assertEqual((one.started - before[0], two.started - before[1]), (2, 1))
 
     def test_R1a_a_message_under_a_button_stays(self) -> None:
         one, two = self.tabs(self.serve_app("score"), 2)
         self.assert_runs(lambda: one.click("Save"), [(1, 0), (1, 0)], one, two)
         self.assertIn("Well done.", one.text())
-        self.assertIn("saved 1 times.", two.text())
+        for tab in (one, two):
+            self.assertIn("saved 1 times.", tab.text())
 
     def test_R7_force_reaches_its_caller(self) -> None:
         one, two = self.tabs(self.serve_app("force"), 2)
-        self.assert_runs(lambda: one.click("Next turn"), [(2, 0), (1, 0)], one, two)
-        for tab in (one, two):
-            self.assertIn("turn 1.", tab.text())
+        for turn in (1, 2):
+            self.runs(one, two)
+            before = one.started, two.started
+            one.click("Next turn")
+            for tab in (one, two):
+                tab.wait_for_text(f"turn {turn}.")
+            self.runs(one, two)
+            self.assertEqual((one.started - before[0], two.started - before[1]), (2, 1))
 
     def test_L4_rooms_of_own_objects(self) -> None:
         one, two = self.tabs(self.serve_app("rooms"), 2)
-        for count in (1, 2, 3):
-            one.click("Move")
+        for count, author in enumerate((one, two, one), 1):
+            self.assert_runs(lambda author=author: author.click("Move"), [(1, 0), (1, 0)], one, two)
             for tab in (one, two):
-                tab.wait_for_text(f"Ädä in Käfig 🎲: {count}.")
+                self.assertIn(f"Ädä in Käfig 🎲: {count}.", tab.text())
 
-    def test_R6_what_is_done_on_every_run(self) -> None:
+    def assert_quiet(self, what: str, toggle: str = "") -> None:
+        """Two tabs that do this on every run make at most ten runs in ten seconds, and none after these."""
         server = self.serve_app("idle")
-        for what in ("heartbeat", "unlocked heartbeat", "toggle", "list", "equal", "frame"):
-            if what == "frame" and importlib.util.find_spec("pandas") is None:
-                continue
-            with self.subTest(what):
-                query = "what=" + what.replace(" ", "%20")
-                tabs = [Tab(server, f"{query}&me={me}") for me in ("Ada", "Боб")]
-                for tab in tabs:
-                    self.addCleanup(tab.close)
-                until = time.monotonic() + 10  # seconds in which two idle tabs may run ten times
-                self.runs(*tabs)
-                wait_for("the ten seconds", lambda until=until: time.monotonic() > until)
-                before = self.runs(*tabs)
-                self.assertLessEqual(sum(runs for runs, _ in before), 10)
-                self.assertEqual(self.runs(*tabs), before)
+        since = time.monotonic()
+        tabs = [self.serve_tab(server, what=what, me=me) for me in ("Ada", "Боб")]
+        if toggle:
+            tabs[0].put(toggle, "bool_value", True)
+            self.runs(*tabs)
+            tabs[1].put(toggle, "bool_value", True)
+            self.runs(*tabs)
+            tabs[0].put(toggle, "bool_value", False)
+        wait_for("ten seconds to pass", lambda: time.monotonic() > since + 10)
+        before = [tab.started for tab in tabs]
+        self.assertLessEqual(sum(before), 10)
+        wait_for("chains to go on, which are delayed by a second at most", lambda: time.monotonic() > since + 13)
+        self.assertEqual([tab.started for tab in tabs], before)
+        self.assertNotIn("Traceback", server.output())
+
+    def test_R6_heartbeat(self) -> None:
+        self.assert_quiet("heartbeat")
+
+    def test_R6_heartbeat_under_its_lock(self) -> None:
+        self.assert_quiet("heartbeat under its lock")
+
+    def test_R6_toggles(self) -> None:
+        self.assert_quiet("toggles", "läuft")
+
+    def test_R6_toggles_under_their_lock(self) -> None:
+        self.assert_quiet("toggles under their lock", "done")
+
+    def test_R6_list_that_each_run_extends(self) -> None:
+        self.assert_quiet("visits")
+
+    def test_L5_equal_objects(self) -> None:
+        self.assert_quiet("equal objects")
+
+    @unittest.skipUnless(importlib.util.find_spec("pandas"), "pandas is not installed")
+    def test_C3_a_frame_that_is_read_from(self) -> None:
+        self.assert_quiet("frame")
 
     def test_M2_L1_small_habits(self) -> None:
         (tab,) = self.tabs(self.serve_app("moved"), 1)
@@ -98,26 +162,67 @@ class MovingOver(RealServerCase):
         server = self.serve_app("timed")
         (one,) = self.tabs(server, 1)
         (two,) = self.tabs(server, 1)
-        one.click("Write")
-        until = time.monotonic() + 30
-        asked = 0.0
-        while "n is written." not in two.text():  # what the browser does for `run_every`
-            self.assertLess(time.monotonic(), until, two.text())
-            if time.monotonic() > asked + 0.5:
-                asked = time.monotonic()
-                two.rerun_fragment("Tick")
-            time.sleep(0.01)
-        self.assertEqual(two.interrupted, 0)
-
-    def test_R5_a_connection_that_died_without_a_word(self) -> None:
-        one, two = self.tabs(self.serve_app("score"), 2)
         self.runs(one, two)
-        two.is_deaf = True
-        one.click("Hit")
-        wait_for("the rerun that goes nowhere", lambda: two.missed > 0)
-        wait_for("its end", lambda: not two.missed_running)
+        ticks = two.fragment_runs
+        next_tick = 0.0
+
+        def tick() -> None:
+            """Do what the browser does for `run_every`, which does not ask how long a run takes."""
+            nonlocal next_tick
+            if time.monotonic() > next_tick:
+                next_tick = time.monotonic() + 0.5
+                two.rerun_fragment("Tick")
+
+        def follows(text: str) -> bool:
+            tick()
+            return text in two.text()
+
+        wait_for("the fragment to be always under way", lambda: tick() or two.fragment_runs > ticks + 1)
+        for n in (1, 2, 3):
+            one.click("Write")
+            wait_for(f"n to be {n}", lambda n=n: follows(f"n is {n}."), 2 * SOON)
+        self.runs(two)
+        self.assertIn("cut short: 0.", two.text())
+
+    def assert_half_open(self, name: str, button: str, shown: str) -> None:
+        """A connection dies without a word, another tab writes, and the browser comes back to its session."""
+        server = self.serve_app(name)
+        proxy = Proxy(server.port)
+        self.addCleanup(proxy.close)
+        (one,) = self.tabs(server, 1)
+        (two,) = self.tabs(proxy, 1)
+        self.runs(one, two)
+        session_id = two.session_id
+        proxy.silence()
+        one.click(button)
+        one.wait_for_text(shown)
+        self.wait_for_silence(proxy)
+        proxy.cut()
+        wait_for("both ends to be cut", lambda: not proxy.sockets)
+        self.assertNotIn(shown, two.text())
+        proxy.restore()
         two.reconnect()
-        two.wait_for_text("score is 1.")
+        two.wait_for_text(shown, SOON)
+        self.assertEqual(two.session_id, session_id)
+        self.assert_runs(lambda: None, [(0, 0), (0, 0)], one, two)
+
+    def wait_for_silence(self, proxy: Proxy) -> None:
+        """Wait until a rerun was sent into nowhere, and nothing more for a second."""
+        dropped, since = 0, time.monotonic()
+
+        def is_over() -> bool:
+            nonlocal dropped, since
+            if dropped != proxy.dropped:
+                dropped, since = proxy.dropped, time.monotonic()
+            return dropped > 0 and time.monotonic() > since + 1
+
+        wait_for("a rerun that goes nowhere", is_over)
+
+    def test_R5_half_open(self) -> None:
+        self.assert_half_open("score", "Hit", "score is 1.")
+
+    def test_R5_half_open_and_run_again_by_the_page(self) -> None:
+        self.assert_half_open("again", "Write", "n is 1.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What people do on every run, and two idle tabs must bear."""
+"""What people do on every run, and two idle tabs must bear: `?what=` says which of it."""
 
 import time
 from dataclasses import dataclass
@@ -15,31 +15,36 @@ class User:
 
 me = st.query_params.get("me", "nobody")
 what = st.query_params["what"]
+shown = ""
 if what == "heartbeat":
-    with server_state_lock["users"]:
-        server_state.setdefault("users", {})[me] = {"last_seen": time.time()}
-        online = sorted(server_state["users"])
-elif what == "unlocked heartbeat":
-    server_state.setdefault("users", {})[me] = {"last_seen": time.time()}
-    online = sorted(server_state["users"])
-elif what == "toggle":
+    users = server_state.setdefault("users", {})
+    users[me] = {"last_seen": time.time()}
+    shown = " ".join(sorted(server_state["users"]))
+elif what == "heartbeat under its lock":
+    with server_state_lock["locked_users"]:
+        server_state.setdefault("locked_users", {})[me] = {"last_seen": time.time()}
+        shown = " ".join(sorted(server_state["locked_users"]))
+elif what == "toggles":
     flags = server_state.setdefault("flags", {})
-    with server_state_lock["flags"]:
-        if flags.get("on") != st.toggle("On", key="on"):
-            flags["on"] = st.session_state["on"]
-            flags["by"] = me
-    online = [str(flags["on"])]
-elif what == "list":
-    visits = server_state.setdefault("visits", [])
-    visits.append(me)
-    online = [str(len(visits) > 0)]
-elif what == "equal":
-    server_state.setdefault("users", {})["Ada"] = User("Ada")
-    online = sorted(server_state["users"])
+    for flag in ("läuft", "done"):
+        st.toggle(flag, key=flag)
+        if flags.get(flag) != st.session_state[flag]:
+            flags[flag] = st.session_state[flag]
+elif what == "toggles under their lock":
+    with server_state_lock["locked_flags"]:
+        locked_flags = server_state.setdefault("locked_flags", {})
+        if locked_flags.get("done") != st.toggle("done", key="done"):
+            locked_flags["done"] = st.session_state["done"]
+elif what == "visits":
+    server_state.setdefault("visits", []).extend(st.query_params.get_all("me"))
+    shown = f"{len(server_state['visits'])} visits"
+elif what == "equal objects":
+    server_state.setdefault("people", {})["Ada"] = User("Ada")
+    shown = " ".join(sorted(server_state["people"]))
 elif what == "frame":
     import pandas as pd
 
     index = pd.date_range("2024-01-01", periods=48, freq="h")
     server_state["frame"] = pd.DataFrame({"price": range(48)}, index=index)
-    online = [str(server_state["frame"].loc["2024-01-02"].index.month.max())]
-st.markdown(f"online: {' '.join(online)}.")
+    shown = f"{server_state['frame'].loc['2024-01-02'].index.month.max()}"
+st.markdown(f"shown: {shown}.")
