@@ -321,7 +321,7 @@ def force_rerun_bound_sessions(key: str) -> None:
         hint = "check the name, or set it first"
         raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: {hint}.')
     run = _author()
-    if run is not None and not run.is_redraw:
+    if run is not None and not run.cause.is_redraw:
         run.redraws.add(entry)
     _tell([entry], run)
 
@@ -424,7 +424,6 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
     before = _MISSING
     replaced: list[Any] = []  # kept alive until the master lock is released
     changed: list[_Entry] = []
-    swallowed: list[_Entry] = []
     with _master:
         for key, value in new.items():
             entry = _entry(key)
@@ -432,11 +431,8 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
             if value is before is _MISSING or (only_new and before is not _MISSING):
                 continue
             replaced += (before, entry.fingerprint)
-            is_pending = _inspector.is_pending(entry)
-            if is_pending or entry.fingerprint.content != fingerprints[key].content:
+            if entry.fingerprint.content != fingerprints[key].content:
                 changed.append(entry)
-            if is_pending:
-                swallowed.append(entry)
             entry.value = value
             entry.fingerprint = fingerprints[key]
             if value is _MISSING:
@@ -445,9 +441,7 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
                 _present[key] = entry
             if value is _MISSING or before is _MISSING:
                 changed.append(_key_set)
-    if _quiet.get() is not None:
-        changed = swallowed  # what others did to them in place, not the assignment
-    if changed:
+    if changed and _quiet.get() is None:
         if run is not None:
             run.assign(changed)
         _tell(changed, run)
@@ -723,6 +717,13 @@ class _Suspicion:
     def __init__(self) -> None:
         self.authors: set[_Run | None] = set()
         self.is_locked = False  # else objects of the app's own classes are left out
+        # What to look at: a value that is assigned anew meanwhile may have been seen changed.
+        self.states: dict[int, tuple[Any, _Fingerprint, int]] = {}  # by the fingerprint's id
+
+    def add(self, other: _Suspicion) -> None:
+        self.authors |= other.authors
+        self.is_locked |= other.is_locked
+        self.states = {**other.states, **self.states}
 
 
 class _Inspector:
@@ -730,9 +731,8 @@ class _Inspector:
 
     def __init__(self) -> None:
         self.named: dict[_Entry, _Suspicion] = {}
-        self.looked_at: _Entry | None = None
         self.wake = threading.Event()
-        self.thread: threading.Thread | None = None
+        self.is_running = False
 
     def name(self, entries: Iterable[_Entry], author: _Run | None, is_locked: bool) -> None:
         """Note whose values may have been changed in place; to be looked at soon."""
@@ -741,13 +741,13 @@ class _Inspector:
                 suspicion = self.named.setdefault(entry, _Suspicion())
                 suspicion.authors.add(author)
                 suspicion.is_locked |= is_locked
-        if self.thread is None or not self.thread.is_alive():  # none is after a fork
-            self.thread = threading.Thread(target=self.run, name="server_state", daemon=True)
-            self.thread.start()
+                state = (entry.value, entry.fingerprint, entry.version)
+                suspicion.states[id(entry.fingerprint)] = state
+            is_first = not self.is_running
+            self.is_running = True
+        if is_first:
+            threading.Thread(target=self.run, name="server_state", daemon=True).start()
         self.wake.set()
-
-    def is_pending(self, entry: _Entry) -> bool:
-        return entry in self.named or entry is self.looked_at
 
     def run(self) -> None:
         """Look whenever something is named, for at most a fifth of the time."""
@@ -763,29 +763,28 @@ class _Inspector:
         """Look once at each value that was named, and publish what has changed together."""
         for entry in list(self.named):
             with _master:
-                suspicion = self.named.pop(entry, None)
-                self.looked_at = entry
-            if suspicion is not None:
-                self.look_at(entry, suspicion)
-        self.looked_at = None
+                suspicion = self.named.pop(entry)
+            for value, before, version in list(suspicion.states.values()):
+                if not self.is_held(entry, suspicion):
+                    self.look_at(entry, suspicion, value, before, version)
         _notify(_SOON)
 
-    def look_at(self, entry: _Entry, suspicion: _Suspicion) -> None:
-        before = entry.fingerprint
-        if self.put_back(entry, suspicion) or not before.may_change:
-            return
-        after = _fingerprint(entry.value)
+    def look_at(
+        self, entry: _Entry, suspicion: _Suspicion, value: Any, before: _Fingerprint, version: int
+    ) -> None:
+        after = _fingerprint(value)
         with _master:
-            if entry.fingerprint is not before or self.put_back(entry, suspicion):
-                return  # it was assigned meanwhile, or the release of a lock will name it again
-            entry.fingerprint = after
+            if self.is_held(entry, suspicion):
+                return
+            if entry.fingerprint is before:  # else it was assigned meanwhile
+                entry.fingerprint = after
             authors = suspicion.authors | {run for run in _running if entry in run.handed}
             if entry in self.named:
                 authors |= self.named[entry].authors
         is_changed = after.content != before.content
         if not suspicion.is_locked:  # nor does an equal object in another's place count
             is_changed = is_changed and after.structure != before.structure
-        if is_changed:
+        if is_changed and entry.version == version:  # else whoever saw it before was told
             self.publish(entry, authors)
 
     def look_quietly(self, entry: _Entry) -> None:
@@ -794,7 +793,7 @@ class _Inspector:
         after = _fingerprint(entry.value)
         me = _author()
         with _master:
-            if entry.fingerprint is not before or self.is_pending(entry):
+            if entry.fingerprint is not before or entry in self.named:
                 return  # the inspector's look cannot tell who of several made a change
             entry.fingerprint = after
             authors: set[_Run | None] = {run for run in _running if entry in run.handed}
@@ -803,25 +802,25 @@ class _Inspector:
             self.publish(entry, {*authors, me})
             _notify(_SOON)
 
-    def put_back(self, entry: _Entry, suspicion: _Suspicion) -> bool:
-        """Whether somebody's transaction holds an entry; it is then looked at after the release."""
+    def is_held(self, entry: _Entry, suspicion: _Suspicion) -> bool:
+        """Whether somebody's transaction holds an entry: its release has it looked at again."""
         with _master:
             held = [ref() for ref in list(_transactions.values())]
             if not any(transaction.holds(entry) for transaction in held if transaction):
                 return False
             named = self.named.setdefault(entry, suspicion)
-            named.authors |= suspicion.authors
-            named.is_locked |= suspicion.is_locked
+            if named is not suspicion:
+                named.add(suspicion)
             return True
 
     def publish(self, entry: _Entry, authors: set[_Run | None]) -> None:
         """Publish a change in place: its author is not told, if there can be only one."""
         run = next(iter(authors)) if len(authors) == 1 else None
-        in_place = min(author.in_place + 1 if author else 0 for author in authors)
+        in_place = min(author.cause.in_place + 1 if author else 0 for author in authors)
         if in_place > _QUIET_CHAIN:
             _warn_of_chain(entry, "not told any more")
             return
-        depth = min(author.depth + 1 if author else 0 for author in authors)
+        depth = min(author.cause.depth + 1 if author else 0 for author in authors)
         _publish([entry], run, depth, in_place)
 
 
@@ -829,6 +828,15 @@ _inspector = _Inspector()
 
 
 # --- Readers and publishing ---
+class _Cause(NamedTuple):
+    """Why a run is made; as it stands here, because a user did something."""
+
+    depth: int = 0  # in a chain of reruns that cause each other
+    in_place: int = 0
+    is_ours: bool = False
+    is_redraw: bool = False  # for the session's own assignments only
+
+
 class _Run:
     """One run of a session's script, or of fragments in it."""
 
@@ -839,10 +847,7 @@ class _Run:
         self.requests = ctx.script_requests
         self.fragments: list[str] = list(ctx.fragment_ids_this_run or ())
         self.thread_id = thread_id
-        self.depth = 0  # in a chain of reruns that cause each other; 0: a user began it
-        self.in_place = 0
-        self.is_ours = False
-        self.is_redraw = False  # for the session's own assignments only
+        self.cause = _Cause()
         self.is_committed = False
         self.previous: _Run | None = None  # by the same runner, not yet committed
         # By fragment (None is the body of the script): the version of each entry when first read.
@@ -873,7 +878,7 @@ class _Run:
         """Note what this run assigns although something was drawn since it was read."""
         for entry in entries:
             is_drawn = self.messages_before.get(entry, self.messages) != self.messages
-            if is_drawn and not self.is_redraw:
+            if is_drawn and not self.cause.is_redraw:
                 self.redraws.add(entry)
 
     def know(self, entry: _Entry, before: int) -> None:
@@ -882,15 +887,6 @@ class _Run:
             for notes in list(self.readers.values()):
                 if notes.get(entry) == before:  # else it has missed an earlier change, too
                     notes[entry] = entry.version
-
-
-class _Start(NamedTuple):
-    """A rerun that we ask for."""
-
-    requests: Any
-    depth: int
-    in_place: int
-    is_redraw: bool
 
 
 class _Session:
@@ -904,7 +900,8 @@ class _Session:
         self.is_ours = False  # whether we asked for the run that it shows
         self.is_doubtful = False  # whether messages to the page were lost
         self.connection: weakref.ref[Any] | None = None
-        self.start: _Start | None = None
+        self.cause: _Cause | None = None  # of the run that we ask for
+        self.requests: Any = None  # to the runner that makes it, once there is one
         self.run: _Run | None = None  # of whose end we have not yet heard
         self.not_before: float | None = None  # when a chain of reruns may go on
 
@@ -922,7 +919,7 @@ class _Session:
             self.drawn = run.begun
         run.is_committed = True
         run.previous = None
-        self.is_ours = run.is_ours
+        self.is_ours = run.cause.is_ours
         self.not_before = None
 
     def stale(self) -> dict[str | None, list[_Entry]]:
@@ -942,7 +939,8 @@ class _Session:
         depth = max((entry.depth for entry in entries), default=0)
         in_place = min((entry.in_place for entry in entries), default=0)
         is_redraw = bool(entries) and self.redraws.issuperset(entries)
-        self.start = _Start(requests, depth, in_place, is_redraw)
+        self.requests = requests
+        self.cause = _Cause(depth, in_place, True, is_redraw)
 
 
 def _publish(
@@ -954,7 +952,7 @@ def _publish(
 ) -> None:
     """Give entries new versions: who has noted older ones is rerun, but the author's run is not."""
     if depth is None:
-        depth = run.depth + 1 if run else 0
+        depth = run.cause.depth + 1 if run else 0
     with _master:
         for entry in changed:
             before = entry.version
@@ -1101,8 +1099,7 @@ class _Scheduler:
             session.readers = {f: notes for f, notes in session.readers.items() if f not in stale}
             return None
         with _master:
-            if session.start is not None:  # else the run has begun already
-                session.start = session.start._replace(requests=runner._requests)
+            session.requests = runner._requests
         self.note_start(session)
         return None
 
@@ -1174,6 +1171,7 @@ _NEEDS_OF_CONTEXT = (
     "fragment_ids_this_run",
     "page_script_hash",
     "query_string",
+    "script_requests._rerun_data.widget_states",
     "script_requests._state.name",
     "_has_script_started",
 )
@@ -1306,13 +1304,11 @@ def _begin_run(session: _Session, ctx: Any, runner: Any) -> _Run:
         run = ctx._server_state = session.run = _Run(session, ctx, runner._script_thread.ident)
         run.previous = known
         _running.add(run)
-        start = session.start
-        session.start = None
-        if start is not None and start.requests in (None, run.requests):
-            run.is_ours = True
-            run.depth = start.depth
-            run.in_place = start.in_place
-            run.is_redraw = start.is_redraw
+        if session.cause is not None and session.requests in (None, run.requests):
+            run.cause = session.cause
+        elif known is not None and run.requests._rerun_data.widget_states is None:
+            run.cause = known.cause  # it called `st.rerun()`; a browser's request has widgets
+        session.cause = None
     runner.on_event.connect(_on_event, weak=False)
     return run
 

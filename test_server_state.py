@@ -141,6 +141,7 @@ class Requests:
 
     def __init__(self, first):
         self.queue, self.is_stopped = [first], False
+        self._rerun_data = types.SimpleNamespace(widget_states=())
 
     @property
     def _state(self):
@@ -177,6 +178,7 @@ class Runner:
         queue = self._requests.queue
         while queue and not self._requests.is_stopped:
             state, action = queue.pop(0)
+            self._requests._rerun_data.widget_states = ()
             while self.run_once(state):
                 ended = yield from self.one_run(state, action)
                 self.send(ended)
@@ -187,6 +189,7 @@ class Runner:
                 if ended != "SCRIPT_STOPPED_FOR_RERUN":
                     break
                 action = None
+                self._requests._rerun_data.widget_states = None  # of `st.rerun()`
         client_state = ClientState()
         client_state.page_script_hash = self.session.page
         client_state = None if self.world.says_nothing else client_state
@@ -1587,6 +1590,34 @@ class Reruns(Case):
         self.world.settle(10)
         self.assertLessEqual(sum(self.runs_of(*tabs)), 10)
 
+    def test_R6_a_page_that_runs_again_by_itself_goes_on_in_its_chain(self):
+        def script(session):
+            self.state.x = self.state.get("x", 0) + 1
+            yield
+            if session.runs and len(session.runs) % 2:
+                raise RerunScript
+
+        with self.assertLogs("server_state", "WARNING"):
+            tabs = self.tabs(2, script)
+            self.world.settle(20)
+        for tab in tabs:
+            tab.runs.clear()
+        self.world.settle(5)
+        self.assertLess(sum(self.runs_of(*tabs)), 30)
+
+    def test_C1_an_equal_list_assigned_while_it_is_to_be_looked_at(self):
+        def script(session):
+            self.state.x = list(self.state.x)
+            session.show("x")
+            yield
+
+        self.state.x = ["red"]
+        tabs = self.tabs(3, script)
+        for tab in tabs:
+            tab.click()
+        self.world.settle()
+        self.assertEqual(self.runs_of(*tabs), [1, 1, 1])
+
     def test_R6_a_click_on_a_session_that_waits_begins_anew(self):
         def script(session):
             self.state.x = self.state.get("x", 0) + 1
@@ -1598,7 +1629,7 @@ class Reruns(Case):
         tab.click()
         self.world.step_runner(self.world.runners[-1])
         self.world.step_runner(self.world.runners[-1])
-        self.assertEqual(tab._scriptrunner.ctx._server_state.depth, 0)
+        self.assertEqual(tab._scriptrunner.ctx._server_state.cause.depth, 0)
 
     def test_R7_force_at_the_release_and_for_a_key_only_locked(self):
         tab, other = self.tabs(2)

@@ -318,7 +318,7 @@ class RealServerCase(unittest.TestCase):
 
     def runs(self, *tabs: Tab) -> list[tuple[int, int]]:
         """Script and fragment runs of each tab, once nothing has begun or ended for a second."""
-        last = {}
+        last: dict[int, tuple[int, int, int, bool]] = {}
         quiet_since = time.monotonic()
 
         def settled() -> bool:

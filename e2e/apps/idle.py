@@ -24,6 +24,13 @@ elif what == "heartbeat under its lock":
     with server_state_lock["locked_users"]:
         server_state.setdefault("locked_users", {})[me] = {"last_seen": time.time()}
         shown = " ".join(sorted(server_state["locked_users"]))
+elif what == "heartbeat and again":
+    guests = server_state.setdefault("guests", {})
+    runs = st.session_state["runs"] = st.session_state.get("runs", 0) + 1
+    if runs % 2:
+        st.rerun()
+    guests[me] = {"last_seen": time.time()}
+    shown = " ".join(sorted(server_state["guests"]))
 elif what == "toggles":
     flags = server_state.setdefault("flags", {})
     for flag in ("läuft", "done"):
