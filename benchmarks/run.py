@@ -113,7 +113,7 @@ MICRO_ROWS = [  # what, row, unit, ours, beside, to reach as a ratio, or as an o
     ("append to a chat of 1,000", "append to 1000", "µs", "ours", "peer", 0.6, None),
     ("append to a chat of 10,000", "append to 10000", "µs", "ours", "peer", 0.6, None),
     (
-        "look at the end of a run: chat of 10 (beside one write)",
+        "the inspector looks at a chat of 10 (beside one write)",
         "look at 10",
         "µs",
         "end_of_run",
@@ -132,7 +132,7 @@ MICRO_ROWS = [  # what, row, unit, ours, beside, to reach as a ratio, or as an o
     ),
     ("the same, 1,000", "look at 1000", "µs", "end_of_run", "peer_write", 0.6, None),
     ("the same, 10,000", "look at 10000", "µs", "end_of_run", "peer_write", 0.6, None),
-    ("look at a lock's release: chat of 10", "look at 10", "µs", "release", "peer_write", 0.6, None),
+    ("a lock is held and released around nothing, its key a chat of 10", "look at 10", "µs", "release", "peer_write", 0.6, None),
     ("the same, 1,000", "look at 1000", "µs", "release", "peer_write", 0.6, None),
     ("the same, 10,000", "look at 10000", "µs", "release", "peer_write", 0.6, None),
     ("one cell of a 100,000-row frame (the peer does not look)", "frame", "µs", "ours", "peer", None, 10_000),
@@ -140,7 +140,7 @@ MICRO_ROWS = [  # what, row, unit, ours, beside, to reach as a ratio, or as an o
     ("an object full of locks, generators and functions", "opaque", "µs", "ours", "peer", None, 1000),
     ("a single 1 GB array", "1 GB array", "µs", "ours", None, None, 1000),
     (
-        "1 GB in a thousand arrays, beside a digest of LOOK_LIMIT",
+        "1 GB in a thousand arrays, beside a digest of FINGERPRINT_LIMIT",
         "1 GB in a thousand",
         "µs",
         "ours",
