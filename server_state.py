@@ -161,44 +161,31 @@ class KeyLock:
     They are told when the thread releases its outermost lock. It may be used from any thread.
     """
 
-    def __init__(self, names: tuple[str, ...], locks: list[Any]) -> None:
+    def __init__(self, names: tuple[str, ...], lock: Any) -> None:
         self._names = names
-        self._locks = locks
+        self._lock = lock
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock within `timeout` seconds (-1: no limit), and tell whether we have it."""
-        until = time.monotonic() + timeout if timeout > 0 else 0.0
-        for number, lock in enumerate(self._locks):
-            if number > 0 and until:
-                timeout = max(0.0, until - time.monotonic())
-            if not lock.acquire(blocking, timeout):
-                for taken in self._locks[:number]:
-                    taken.release()
-                return False
-        transaction = _transaction()
-        if transaction is None:
-            _here()  # so that we hear of the run's end
-            transaction = _local.transaction = _Transaction()
-            _transactions[threading.get_ident()] = weakref.ref(transaction)
+        if not self._lock.acquire(blocking, timeout):
+            return False
+        transaction = _local.transaction
         transaction.depth += 1
         transaction.names.update(self._names)
         return True
 
     def release(self, *error: object) -> None:
         """Release the lock, and tell others after the outermost. RuntimeError if it is not ours."""
-        for lock in self._locks:
-            if not lock._is_owned():
-                message = (
-                    f"The lock of {self._names} is not held by this thread: acquire() it first."
-                )
-                raise RuntimeError(message)
-        transaction = _transaction()
-        if transaction is not None:
+        try:
+            self._lock.release()
+        except RuntimeError:
+            message = f"The lock of {self._names} is not held by this thread: acquire() it first."
+            raise RuntimeError(message) from None
+        transaction = _local.transaction
+        if transaction.depth > 0:  # else a run before this one has left the lock behind
             transaction.depth -= 1
-        for lock in self._locks:
-            lock.release()
-        if transaction is not None and transaction.depth == 0:
-            transaction.end()
+            if transaction.depth == 0:
+                transaction.end()
 
     __enter__ = acquire
     __exit__ = release
@@ -212,14 +199,13 @@ class ServerStateLock(Mapping[str, KeyLock]):
 
     def __getitem__(self, name: str | tuple[str, ...]) -> KeyLock:
         if not isinstance(name, tuple):
-            return _lock(_name(name))
+            return isinstance(name, str) and _locks.get(name) or _lock(_name(name))
         names = sorted({_name(one) for one in name})
         if not names:
             raise TypeError('server_state_lock[()] is no lock: use server_state_lock["a", "b"].')
-        locks = [_lock(one) for one in names]
-        if len(locks) == 1:
-            return locks[0]
-        return KeyLock(tuple(names), [lock._locks[0] for lock in locks])
+        if len(names) == 1:
+            return _lock(names[0])
+        return KeyLock(tuple(names), _InOrder([_lock(one)._lock for one in names]))
 
     def __getattr__(self, name: str) -> KeyLock:
         if name.startswith("_"):
@@ -238,15 +224,37 @@ class ServerStateLock(Mapping[str, KeyLock]):
 
 
 def _lock(name: str) -> KeyLock:
-    lock = _locks.get(name)
-    if lock is None:
-        with _master:
-            lock = _locks.setdefault(name, KeyLock((name,), [threading.RLock()]))
-    return lock
+    with _master:
+        if name not in _locks:
+            _locks[name] = KeyLock((name,), threading.RLock())
+        return _locks[name]
+
+
+class _InOrder:
+    """Several locks as one: all of them are taken, in the order that they stand in, or none."""
+
+    def __init__(self, locks: list[Any]) -> None:
+        self.locks = locks
+
+    def acquire(self, blocking: bool, timeout: float) -> bool:
+        until = time.monotonic() + timeout
+        for number, lock in enumerate(self.locks):
+            left = max(0.0, until - time.monotonic()) if timeout > 0 else timeout
+            if not lock.acquire(blocking, left):
+                for taken in self.locks[:number]:
+                    taken.release()
+                return False
+        return True
+
+    def release(self) -> None:
+        if not all(lock._is_owned() for lock in self.locks):
+            raise RuntimeError
+        for lock in self.locks:
+            lock.release()
 
 
 class _Transaction:
-    """What a thread does from its first lock to the release of its last one."""
+    """What a thread does from its first lock to the release of its last one; no lock, no names."""
 
     def __init__(self) -> None:
         self.depth = 0  # how many locks are held
@@ -259,21 +267,33 @@ class _Transaction:
 
     def end(self) -> None:
         """Tell others what was assigned, and have the inspector look at what was in hand."""
-        _transactions.pop(threading.get_ident(), None)
-        _local.transaction = None
         entries = [_present[name] for name in self.names if name in _present]
-        handed = {e for e in (*entries, *self.handed) if e.fingerprint.may_change}
+        may_change = [entry for entry in entries if entry.fingerprint.may_change]
+        self.names.clear()
+        self.depth = 0
+        if may_change or self.handed or self.changed:
+            self.tell(may_change)
+
+    def tell(self, entries: list[_Entry]) -> None:
+        handed, self.handed = self.handed, set()
+        changed, self.changed = self.changed, {}
+        handed.update(entries)
         quiet = _quiet.get()
         if quiet is not None:
             quiet |= handed  # the end of `no_rerun` looks at them
         elif handed:
             _inspector.name(handed, _author(), is_locked=True)
-        if self.changed:
-            _publish(self.changed, _author(), delay=_TOGETHER if handed else _SOON)
+        if changed:
+            _publish(changed, _author(), delay=_TOGETHER if handed else _SOON)
 
 
-def _transaction() -> _Transaction | None:
-    return getattr(_local, "transaction", None)
+class _Local(threading.local):
+    """Each thread's transaction, which is gone when the thread is."""
+
+    def __init__(self) -> None:
+        self.transaction = _Transaction()
+        with _master:
+            _transactions.add(self.transaction)
 
 
 # --- Suppressing and forcing ---
@@ -376,9 +396,9 @@ _versions = count(1)
 # Weak, so that they go with Streamlit's session, the run's context, and the thread.
 _sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary()
 _running: weakref.WeakSet[_Run] = weakref.WeakSet()
-_transactions: dict[int, weakref.ref[_Transaction]] = {}  # by thread, which changes its own only
+_transactions: weakref.WeakSet[_Transaction] = weakref.WeakSet()  # each changed by its thread only
 
-_local = threading.local()  # each thread's transaction
+_local = _Local()
 _quiet: ContextVar[set[_Entry] | None] = ContextVar("quiet", default=None)  # handed in no_rerun
 _quiet_blocks: ContextVar[tuple[set[_Entry] | None, ...]] = ContextVar("quiet_blocks", default=())
 
@@ -407,10 +427,10 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
     value = entry.value
     if entry.fingerprint.may_change:
         quiet = _quiet.get()
-        transaction = _transaction()
+        transaction = _local.transaction
         if quiet is not None:
             quiet.add(entry)
-        elif transaction is not None:
+        elif transaction.depth > 0:
             transaction.handed.add(entry)
         if quiet is None and run is not None and entry.fingerprint.is_container:
             run.handed.add(entry)
@@ -426,7 +446,7 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
     changed: list[_Entry] = []
     with _master:
         for key, value in new.items():
-            entry = _entry(key)
+            entry = _present.get(key) or _entry(key)
             before = entry.value
             if value is before is _MISSING or (only_new and before is not _MISSING):
                 continue
@@ -450,8 +470,8 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
 
 def _tell(changed: Iterable[_Entry], run: _Run | None) -> None:
     """Publish changes, or leave that to the release of the locks that this thread holds."""
-    transaction = _transaction()
-    if transaction is None:
+    transaction = _local.transaction
+    if transaction.depth == 0:
         _publish(changed, run)
     else:
         transaction.changed.update(dict.fromkeys(changed))
@@ -805,8 +825,7 @@ class _Inspector:
     def is_held(self, entry: _Entry, suspicion: _Suspicion) -> bool:
         """Whether somebody's transaction holds an entry: its release has it looked at again."""
         with _master:
-            held = [ref() for ref in list(_transactions.values())]
-            if not any(transaction.holds(entry) for transaction in held if transaction):
+            if not any(transaction.holds(entry) for transaction in list(_transactions)):
                 return False
             named = self.named.setdefault(entry, suspicion)
             if named is not suspicion:
@@ -1337,9 +1356,8 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
 
 def _end_run(run: _Run) -> None:
     """Close what a run leaves: a lock that it did not release, and containers it has in hand."""
-    transaction = _transaction()
-    if transaction is not None:
-        transaction.end()
+    if _local.transaction.depth > 0:
+        _local.transaction.end()
     with _master:
         _running.discard(run)
     handed = {entry for entry in run.handed if entry.fingerprint.may_change}

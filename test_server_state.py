@@ -59,7 +59,7 @@ def is_notified(module):
 
 def is_idle(module):
     """Whether no transaction is left open."""
-    return not any(ref() for ref in module._transactions.values())
+    return not any(transaction.depth for transaction in module._transactions)
 
 
 # --- A model of Streamlit: sessions, runs, fragments, fast reruns and the event loop ---
@@ -362,6 +362,8 @@ class Lock:
         return True
 
     def release(self):
+        if not self._is_owned():
+            raise RuntimeError
         self.depth -= 1
         self.owner = self.owner if self.depth else None
 
@@ -372,14 +374,14 @@ class Lock:
 class Local:
     """What `threading.local` is to the world's threads."""
 
-    def __init__(self, world):
+    def __init__(self, world, begin):
         object.__setattr__(self, "of_thread", lambda: vars(world.current or world).setdefault("local", {}))
+        object.__setattr__(self, "begin", begin)
 
     def __getattr__(self, name):
-        try:
-            return self.of_thread()[name]
-        except KeyError:
-            raise AttributeError(name) from None
+        if name not in self.of_thread():
+            self.begin(self)
+        return self.of_thread()[name]
 
     def __setattr__(self, name, value):
         self.of_thread()[name] = value
@@ -401,7 +403,7 @@ class World:
         self.module.time = types.SimpleNamespace(
             monotonic=lambda: self.now, process_time=lambda: 0.0, sleep=lambda seconds: None
         )
-        self.module._local = Local(self)
+        self.module._local = Local(self, self.module._Local.__init__)
         self.module.gc = types.SimpleNamespace(
             collect=lambda: None, isenabled=gc.isenabled, enable=gc.enable, disable=gc.disable
         )
@@ -873,6 +875,7 @@ class Locks(Case):
     def test_L1_a_lock_left_behind_silences_nobody(self):
         def forgets(session):
             self.locks["lost"].acquire(blocking=False)
+            self.state.get("y")
             yield
             raise StopScript
 
