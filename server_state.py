@@ -138,6 +138,8 @@ class MissingAttributeError(AttributeError, KeyError):
 
 def _found(value: Any, key: object, error: type[Exception] = KeyError) -> Any:
     if value is _MISSING:
+        if _store is not None:
+            _store.check(key)
         hint = f'Initialise it: server_state.setdefault("{key}", ...)'
         raise error(f'server_state has no key "{key}". {hint}')
     return value
@@ -167,7 +169,11 @@ class KeyLock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock within `timeout` seconds (-1: no limit), and tell whether we have it."""
-        if not self._lock.acquire(blocking, timeout):
+        if _store is None:
+            is_ours: bool = self._lock.acquire(blocking, timeout)
+        else:
+            is_ours = _store.acquire(self, blocking, timeout)
+        if not is_ours:
             return False
         transaction = _local.transaction
         transaction.depth += 1
@@ -199,7 +205,7 @@ class ServerStateLock(Mapping[str, KeyLock]):
 
     def __getitem__(self, name: str | tuple[str, ...]) -> KeyLock:
         if not isinstance(name, tuple):
-            return isinstance(name, str) and _locks.get(name) or _lock(_name(name))
+            return (isinstance(name, str) and _locks.get(name)) or _lock(_name(name))
         names = sorted({_name(one) for one in name})
         if not names:
             raise TypeError('server_state_lock[()] is no lock: use server_state_lock["a", "b"].')
@@ -267,6 +273,8 @@ class _Transaction:
 
     def end(self) -> None:
         """Tell others what was assigned, and have the inspector look at what was in hand."""
+        if _store is not None:
+            _store.commit(self)
         entries = [_present[name] for name in self.names if name in _present]
         may_change = [entry for entry in entries if entry.fingerprint.may_change]
         self.names.clear()
@@ -281,7 +289,7 @@ class _Transaction:
         quiet = _quiet.get()
         if quiet is not None:
             quiet |= handed  # the end of `no_rerun` looks at them
-        elif handed:
+        elif handed and _store is None:
             _inspector.name(handed, _author(), is_locked=True)
         if changed:
             _publish(changed, _author(), delay=_TOGETHER if handed else _SOON)
@@ -343,6 +351,8 @@ def force_rerun_bound_sessions(key: str) -> None:
     run = _author()
     if run is not None and not run.cause.is_redraw:
         run.redraws.add(entry)
+    if _store is not None:
+        _store.force(entry)
     _tell([entry], run)
 
 
@@ -399,6 +409,7 @@ _running: weakref.WeakSet[_Run] = weakref.WeakSet()
 _transactions: weakref.WeakSet[_Transaction] = weakref.WeakSet()  # each changed by its thread only
 
 _local = _Local()
+_store: Any = None  # for several processes: joined by `redis_store/`, it commits what changes here
 _quiet: ContextVar[set[_Entry] | None] = ContextVar("quiet", default=None)  # handed in no_rerun
 _quiet_blocks: ContextVar[tuple[set[_Entry] | None, ...]] = ContextVar("quiet_blocks", default=())
 
@@ -439,8 +450,24 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
 
 def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
     """Set keys, or remove those that are _MISSING, as one change; give what the last one held."""
-    fingerprints = {key: _fingerprint(value) for key, value in new.items()}
+    if _store is not None:
+        return _store.write(new, only_new)  # commits it, and then calls _assign
+    return _assign(new, only_new)
+
+
+def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     run = _author()
+    before, changed = _replace(new, only_new)
+    if changed and _quiet.get() is None:
+        if run is not None:
+            run.assign(changed)
+        _tell(changed, run)
+    return before
+
+
+def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[_Entry]]:
+    """Give what the last key held before, and the entries that have changed."""
+    fingerprints = {key: _fingerprint(value) for key, value in new.items()}
     before = _MISSING
     replaced: list[Any] = []  # kept alive until the master lock is released
     changed: list[_Entry] = []
@@ -461,11 +488,7 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
                 _present[key] = entry
             if value is _MISSING or before is _MISSING:
                 changed.append(_key_set)
-    if changed and _quiet.get() is None:
-        if run is not None:
-            run.assign(changed)
-        _tell(changed, run)
-    return before
+    return before, changed
 
 
 def _tell(changed: Iterable[_Entry], run: _Run | None) -> None:
@@ -804,13 +827,14 @@ class _Inspector:
         is_changed = after.content != before.content
         if not suspicion.is_locked:  # nor does an equal object in another's place count
             is_changed = is_changed and after.structure != before.structure
-        if is_changed and entry.version == version:  # else whoever saw it before was told
-            self.publish(entry, authors)
+        if is_changed and (entry.version == version or _store is not None):
+            self.publish(entry, authors, value)  # else whoever saw it before was told
 
     def look_quietly(self, entry: _Entry) -> None:
         """Look at what was handed in `no_rerun`; tell nobody, unless others may have changed it."""
+        value = entry.value
         before = entry.fingerprint
-        after = _fingerprint(entry.value)
+        after = _fingerprint(value)
         me = _author()
         with _master:
             if entry.fingerprint is not before or entry in self.named:
@@ -818,9 +842,13 @@ class _Inspector:
             entry.fingerprint = after
             authors: set[_Run | None] = {run for run in _running if entry in run.handed}
         authors.discard(me)
-        if authors and after.content != before.content:
-            self.publish(entry, {*authors, me})
+        if after.content == before.content:
+            return
+        if authors:
+            self.publish(entry, {*authors, me}, value)
             _notify(_SOON)
+        elif _store is not None:
+            _store.offer(entry, value, is_told=False)
 
     def is_held(self, entry: _Entry, suspicion: _Suspicion) -> bool:
         """Whether somebody's transaction holds an entry: its release has it looked at again."""
@@ -832,15 +860,18 @@ class _Inspector:
                 named.add(suspicion)
             return True
 
-    def publish(self, entry: _Entry, authors: set[_Run | None]) -> None:
+    def publish(self, entry: _Entry, authors: set[_Run | None], value: Any) -> None:
         """Publish a change in place: its author is not told, if there can be only one."""
         run = next(iter(authors)) if len(authors) == 1 else None
-        in_place = min(author.cause.in_place + 1 if author else 0 for author in authors)
-        if in_place > _QUIET_CHAIN:
-            _warn_of_chain(entry, "not told any more")
-            return
         depth = min(author.cause.depth + 1 if author else 0 for author in authors)
-        _publish([entry], run, depth, in_place)
+        in_place = min(author.cause.in_place + 1 if author else 0 for author in authors)
+        is_told = in_place <= _QUIET_CHAIN
+        if not is_told:
+            _warn_of_chain(entry, "not told any more")
+        if _store is not None and not _store.offer(entry, value, depth, in_place, is_told):
+            return
+        if is_told:
+            _publish([entry], run, depth, in_place)
 
 
 _inspector = _Inspector()

@@ -2236,6 +2236,7 @@ class Simulation:
         self.state, self.serial, self.added = self.module.server_state, itertools.count(), 0
         self.wrong = []  # what was seen on the way
         self.forced = set()  # keys whose readers were rerun although nothing had changed
+        self.has_left = False  # whether a thread went on with a lock that an unknown run had left
         self.in_place = self.random.random() < 0.3  # without a lock: then a rerun may come one run too late
         self.plans = {page: self.random.sample(self.KEYS, self.random.randrange(1, 4)) for page in "pq"}
 
@@ -2261,6 +2262,8 @@ class Simulation:
         # What came and went has changed, though it looks the same; so has what was read half-done (-1, L3);
         # an append may be found after it was shown (L6).
         may_look_current = any(text in ("None", "-1") or key in ("log", *self.forced) for (_, key), text in shown)
+        # L3: the next run of a thread that still holds a lock tells of its changes at its end.
+        may_look_current |= self.has_left
         # R5: a tab that has come back is rerun once if we drew it, since nobody knows when its connection died.
         if session.has_come_back:
             session.has_come_back = may_look_current = True
@@ -2296,6 +2299,10 @@ class Simulation:
                 self.forced.add(key)
             elif kind == "leave":
                 module.server_state_lock["left"].acquire(blocking=False)
+                if value % 2:
+                    state.get("q")  # so that the run is known, and its end closes the transaction
+                else:
+                    self.has_left = True
                 yield
                 raise StopScript
             elif kind == "both":
