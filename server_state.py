@@ -1388,7 +1388,7 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
 def _end_run(run: _Run) -> None:
     """Close what a run leaves: a lock that it did not release, and containers it has in hand."""
     if _local.transaction.depth > 0:
-        _local.transaction.end()
+        _guarded(_local.transaction.end)
     with _master:
         _running.discard(run)
     handed = {entry for entry in run.handed if entry.fingerprint.may_change}

@@ -1,0 +1,818 @@
+# SPDX-License-Identifier: MIT
+"""Several server processes share one `server_state`, through Redis or Valkey: copy this file too.
+
+    from server_state import server_state, server_state_lock
+    from server_state_redis import connect
+
+    connect("redis://localhost:6379/0", name="my-app", secret=st.secrets["state_secret"])
+    server_state.setdefault("count", 0)  # and all else as before
+
+Reads are answered by this process. A change is committed to the store before it is seen here; the
+other processes hear of it at once. A lock keeps out all processes, by a lease that is renewed.
+While the store is away, reads give the last known values, writes and locks raise ConnectionError.
+All of it may be used from any thread. Needs `redis` or `valkey`, and `server_state.py`.
+Origin: the project "server_state", folder `redis_store`, whose README tells more.
+"""
+
+from __future__ import annotations
+
+import hmac
+import io
+import logging
+import pickle
+import secrets
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, NamedTuple
+
+if "_server_state_1" not in sys.modules:  # vendored in a package, it may have any name
+    import server_state  # noqa: F401
+
+__all__ = ["LockLostError", "connect"]
+_logger = logging.getLogger("server_state")
+_home: Any = sys.modules["_server_state_1"]  # where `server_state.py` keeps its state
+_MISSING = _home._MISSING
+
+LEASE = 10.0  # seconds for which a lock is held without a word from its holder
+RENEW = 3.0  # seconds between such words
+PATIENCE = 1.5  # seconds for an answer of the store; it is asked twice
+DEADLINE = 4.5  # seconds after which a write gives up, whatever it waits for
+BELL = 0.5  # seconds for which we listen, before we ask of our own accord
+PAUSE = 0.003  # seconds without listening after a commit of our own, which brings all news
+RETRY = 0.25  # seconds between two tries while the store is away
+LOG_LENGTH = 1000  # commits that the log keeps, about; who missed more loads everything
+
+# --- What runs in the store ---
+# KEYS: 1 the values, 2 the log of changed names, 3 the bell for waiting lockers, 4 whether any
+# waits, 5 the number of this process's last commit; then the locks. ARGV[1]: our position in the log.
+_SINCE = """
+local values, log, bell, waiting, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local position = ARGV[1]
+local changed = {}  -- by name, since our position
+-- P1, P6: everything since a position: the names and their current values. Everything, if the
+-- position is unknown: at the start, after a flush, a trim, or in a store that went back in time.
+local function since()
+  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  if not last then
+    last = {redis.call('XADD', log, '*', '', '')}
+  end
+  if last[1] == position then
+    return {position, 0, {}, {}}
+  end
+  if position == '' or #redis.call('XRANGE', log, position, position) == 0 then
+    return {last[1], 1, {}, redis.call('HGETALL', values)}
+  end
+  local entries = redis.call('XRANGE', log, '(' .. position, '+')
+  local flags, current = {}, {}
+  for _, entry in ipairs(entries) do
+    for i = 1, #entry[2], 2 do
+      local name = entry[2][i]
+      if name ~= '' and not changed[name] then
+        changed[name] = true
+        current[#current + 1] = name
+        current[#current + 1] = redis.call('HGET', values, name)
+      end
+      flags[#flags + 1] = name
+      flags[#flags + 1] = entry[2][i + 1]
+    end
+  end
+  return {last[1], 0, flags, current}
+end
+local news = since()
+"""
+_SYNC = (
+    _SINCE
+    + """
+local last = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)[1]
+return {last and last[1] or '0', news}
+"""
+)
+
+# P2: several names all or none. A name that is ours already is kept: the answer to the first
+# request may have been lost. ARGV: position, token, lease in ms.
+_ACQUIRE = (
+    _SINCE
+    + """
+local wait = 0
+for i = 6, #KEYS do
+  local holder = redis.call('GET', KEYS[i])
+  if holder and holder ~= ARGV[2] then
+    wait = math.max(wait, redis.call('PTTL', KEYS[i]), 1)
+  end
+end
+if wait > 0 then
+  redis.call('SET', waiting, 1, 'PX', 2000)
+  return {'held', wait, news}
+end
+for i = 6, #KEYS do
+  redis.call('SET', KEYS[i], ARGV[2], 'PX', ARGV[3])
+end
+return {'ok', 0, news}
+"""
+)
+
+# P3: nothing is changed unless all locks are still ours. P5: a number takes effect once.
+# ARGV: position, token, number, length of the log; then for each change its name, kind, value and
+# flags. Kinds: set, new (only if there is none), in place (only if nobody changed it since our
+# position), same (as `set`, but nothing if nobody changed it: it is what we know), force (tells
+# readers), delete.
+_COMMIT = (
+    _SINCE
+    + """
+if redis.call('GET', done) == ARGV[3] then
+  return {'done', '', news}
+end
+for i = 6, #KEYS do
+  if #ARGV > 4 and redis.call('GET', KEYS[i]) ~= ARGV[2] then
+    return {'lost', KEYS[i], news}
+  end
+end
+for i = 5, #ARGV, 4 do
+  if ARGV[i + 1] == 'in place' and (changed[ARGV[i]] or news[2] == 1) then
+    return {'conflict', ARGV[i], news}
+  end
+end
+local entry = {}
+local last = news[1]
+for i = 5, #ARGV, 4 do
+  local name, kind, value, flags = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local is_done = true
+  if kind == 'delete' then
+    is_done = redis.call('HDEL', values, name) == 1
+  elseif kind == 'new' then
+    is_done = redis.call('HSETNX', values, name, value) == 1
+  elseif kind == 'same' and not changed[name] and news[2] == 0 then
+    is_done = false
+  elseif kind ~= 'force' then
+    redis.call('HSET', values, name, value)
+  end
+  if is_done then
+    entry[#entry + 1] = name
+    entry[#entry + 1] = flags
+  end
+  if #entry > 0 and (#entry == 1000 or i + 4 > #ARGV) then
+    last = redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], '*', unpack(entry))
+    entry = {}
+  end
+end
+redis.call('SET', done, ARGV[3], 'EX', 600)
+local is_free = false
+for i = 6, #KEYS do
+  if redis.call('GET', KEYS[i]) == ARGV[2] then
+    redis.call('DEL', KEYS[i])
+    is_free = true
+  end
+end
+if is_free and redis.call('EXISTS', waiting) == 1 then
+  redis.call('XADD', bell, 'MAXLEN', 1, '*', '', '')
+end
+return {'ok', last, news}
+"""
+)
+
+# P2: a lease is made longer for its holder only. KEYS: locks; ARGV: token, lease in ms.
+_RENEW = """
+for i = 1, #KEYS do
+  if redis.call('GET', KEYS[i]) == ARGV[1] then
+    redis.call('PEXPIRE', KEYS[i], ARGV[2])
+  end
+end
+"""
+
+
+class LockLostError(RuntimeError):
+    """What was changed under a lock was dropped: the lock's lease had run out.
+
+    Nothing of it was seen by other processes, and this one shows again what the store has.
+    """
+
+
+def connect(redis: Any, *, name: str, secret: str | bytes, local: Iterable[str] = ()) -> None:
+    """Share `server_state` with all processes that connect with the same name and secret.
+
+    `redis` is a URL, or a client of redis-py or valkey-py. Values are signed with `secret`. Keys
+    in `local` stay in this process. To be called before the first key is set; the same call once
+    more (a script that is rerun) does nothing. From any thread. RuntimeError for another call, or
+    one that comes late; ConnectionError if the store does not answer.
+    """
+    if isinstance(local, str):
+        local = {local}
+    if not name or not secret:
+        raise ValueError("connect() needs a name for the application, and a secret to sign with.")
+    key = secret.encode() if isinstance(secret, str) else bytes(secret)
+    with _home.__dict__.setdefault("_connecting", threading.Lock()):
+        settings = (_address(redis), name, key, frozenset(local))
+        if _home._store is not None:
+            if _home._store.settings != settings:
+                hint = "call it once, with the same arguments in every script"
+                raise RuntimeError(f"connect() was called before, with other arguments: {hint}.")
+            return
+        if _home._present:
+            keys = ", ".join(list(_home._present)[:5])
+            hint = "connect() belongs above the first use of server_state"
+            raise RuntimeError(f"server_state has keys already ({keys}): {hint}.")
+        store = _Store(_client(redis), settings)
+        store.load()
+        _home._store = store
+        threading.Thread(target=store.listen, name="server_state_redis", daemon=True).start()
+        threading.Thread(target=store.renew, name="server_state_lease", daemon=True).start()
+
+
+def _address(redis: Any) -> Any:
+    if isinstance(redis, str):
+        return redis
+    options = redis.connection_pool.connection_kwargs
+    return tuple(str(options.get(option)) for option in ("host", "port", "path", "db", "username"))
+
+
+def _client(redis: Any) -> Any:
+    """Make a client that gives up in time and does not repeat of its own accord (P5, P6)."""
+    if isinstance(redis, str):
+        try:
+            import redis as library
+        except ImportError:
+            import valkey as library  # type: ignore[import-not-found,no-redef,unused-ignore]
+        redis = library.from_url(redis)
+    pool = redis.connection_pool
+    package = type(redis).__module__.partition(".")[0]
+    retry = sys.modules[f"{package}.retry"].Retry
+    backoff = sys.modules[f"{package}.backoff"].NoBackoff()
+    options = {
+        **pool.connection_kwargs,
+        "socket_timeout": PATIENCE,
+        "socket_connect_timeout": PATIENCE / 2,
+        "retry": retry(backoff, 0),
+        "retry_on_timeout": False,
+        "retry_on_error": [],
+        "decode_responses": False,
+    }
+    make_pool = sys.modules[package].ConnectionPool
+    new_pool = make_pool(connection_class=pool.connection_class, **options)
+    return type(redis)(connection_pool=new_pool)
+
+
+# --- Values as they travel ---
+def _signature(settings: Any, key: str, data: bytes) -> bytes:
+    _, name, secret, _ = settings
+    head = f"{len(name)} {len(key)} {name}{key}".encode("utf-8", "surrogatepass")
+    signature = hmac.new(secret, head, "sha256")
+    signature.update(data)
+    return signature.digest()
+
+
+class _FinderOfMain(pickle.Pickler):
+    """Says what is defined in the main script, which other processes cannot import."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if getattr(obj if isinstance(obj, type) else type(obj), "__module__", "") == "__main__":
+            kind = obj if isinstance(obj, type) else type(obj)
+            raise TypeError(f"the class {kind.__qualname__} is defined in the main script")
+        return NotImplemented
+
+
+def _pickled(key: str, value: Any) -> bytes:
+    """TypeError, which names the key and says what to do, for what cannot travel (P8)."""
+    try:
+        data = pickle.dumps(value, 5)
+        if b"__main__" in data:
+            _FinderOfMain(io.BytesIO(), 5).dump(value)
+    except Exception as error:
+        ways = (
+            f'keep it in this process with connect(..., local={{"{key}"}}), '
+            "or make it of classes that stand in a module of their own"
+        )
+        message = f'server_state["{key}"] cannot be sent to other processes ({error}): {ways}.'
+        raise TypeError(message) from error
+    return data
+
+
+_id = secrets.token_hex(8)  # of this process
+_numbers = count(1)
+
+
+class _Hold:
+    """What a thread's transaction holds in the store."""
+
+    def __init__(self) -> None:
+        self.token = f"{_id} {next(_numbers)}"
+        self.names: set[str] = set()  # of locks
+        self.quiet: set[str] = set()  # keys that were changed in `no_rerun`
+        # What it had in hand when another process's value took its place.
+        self.replaced: list[tuple[str, Any, Any]] = []
+
+
+class _Flags(NamedTuple):
+    """What readers elsewhere are to know of a change."""
+
+    is_told: bool = True
+    depth: int = 0
+    in_place: int = 0
+
+    @classmethod
+    def read(cls, text: bytes) -> _Flags:
+        is_told, depth, in_place = map(int, text.split())
+        return cls(bool(is_told), depth, in_place)
+
+    def text(self) -> str:
+        return f"{int(self.is_told)} {self.depth} {self.in_place}"
+
+    def after(self, before: _Flags | None) -> _Flags:
+        """Give the flags of two changes in one; what is told to nobody counts for nothing."""
+        if before is None or not before.is_told:
+            return self
+        if not self.is_told:
+            return before
+        return _Flags(True, max(self.depth, before.depth), min(self.in_place, before.in_place))
+
+
+class _Change(NamedTuple):
+    kind: str  # see _COMMIT
+    data: bytes | None  # as pickled
+    flags: _Flags
+
+
+_News = tuple[bytes | None, _Flags]  # a signed value, or None for a key that is gone
+
+
+# --- The store ---
+class _Store:
+    """What `server_state.py` calls where there are several processes.
+
+    One lock is held around "round trip and apply", so that position and values move together. No
+    lock of `server_state.py` is held when it is taken; its master lock may be taken under it.
+    """
+
+    def __init__(self, client: Any, settings: Any) -> None:
+        self.client = client
+        self.settings = settings
+        self.local: frozenset[str] = settings[3]
+        self.prefix = f"{{{settings[1]}}}:"  # braces: one slot of a cluster
+        self.turn_lock = threading.RLock()
+        self.position = b""
+        self.known: dict[str, bytes] = {}  # each key's signed value, as the store has it
+        self.refused: dict[str, str] = {}  # why a key's value was not taken
+        self.deferred: dict[str, _News] = {}  # until a lock here is free
+        self.received: dict[str, int] = {}  # by key: the id of the value that came from elsewhere
+        self.holds: weakref.WeakKeyDictionary[Any, _Hold] = weakref.WeakKeyDictionary()
+        self.away: Exception | None = None
+        self.rings = 0
+        self.bell = threading.Condition()
+        self.scripts = {
+            text: client.register_script(text) for text in (_SYNC, _ACQUIRE, _COMMIT, _RENEW)
+        }
+        self.keys = [
+            self.prefix + part for part in ("values", "log", "bell", "waiting", f"done:{_id}")
+        ]
+
+    # Round trips.
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the position and the values for ourselves; ConnectionError while it is away."""
+        if not self.turn_lock.acquire(timeout=DEADLINE):
+            raise self.error()
+        try:
+            if self.away is not None:
+                raise self.error()
+            yield
+        finally:
+            self.turn_lock.release()
+
+    def error(self) -> ConnectionError:
+        hint = "nothing was changed for good here; try again when it is back"
+        return ConnectionError(f"The store of server_state does not answer ({self.away}): {hint}.")
+
+    def ask(self, script: str, locks: Iterable[str], *arguments: Any) -> Any:
+        """Run a script in the store; it is asked again once, which every script here allows."""
+        keys = [*self.keys, *(f"{self.prefix}lock:{name}" for name in sorted(locks))]
+        arguments = (self.position, *arguments)
+        try:
+            return self.scripts[script](keys, arguments)
+        except Exception as error:
+            _logger.debug("the store is asked again: %s", error)
+        try:
+            return self.scripts[script](keys, arguments)
+        except Exception as error:
+            self.away = error
+            raise self.error() from error
+
+    def load(self) -> None:
+        with self.turn():
+            _, news = self.ask(_SYNC, ())
+            self.take(news)
+        try:
+            policy = self.client.config_get("maxmemory-policy").get("maxmemory-policy")
+        except Exception:
+            return  # a hosted store may not say
+        if policy not in ("noeviction", b"noeviction"):
+            message = "The store of server_state may drop values (maxmemory-policy is %s): %s"
+            _logger.warning(message, policy, "set it to noeviction.")
+
+    def listen(self) -> None:
+        """Hear of other processes' changes: the log and the bell only say that there is news."""
+        _, log, bell, *_ = self.keys
+        rung = "0"
+        said = 0.0
+        while True:
+            try:
+                before = self.position
+                self.client.xread({log: before, bell: rung}, block=int(BELL * 1000))
+                if self.position != before:  # a commit of ours has brought what there was
+                    self.ring()
+                    time.sleep(PAUSE)
+                    continue
+                with self.turn_lock:
+                    rung, news = self.ask(_SYNC, ())
+                    self.away = None
+                    self.take(news)
+            except Exception as error:
+                if self.away is None or time.monotonic() > said + 60:
+                    said = time.monotonic()
+                    _logger.warning("The store of server_state does not answer: %s", error)
+                self.away = error
+                time.sleep(RETRY)
+            self.ring()
+
+    def ring(self) -> None:
+        with self.bell:
+            self.rings += 1
+            self.bell.notify_all()
+
+    def renew(self) -> None:
+        while True:
+            time.sleep(RENEW)
+            for hold in list(self.holds.values()):
+                keys = [f"{self.prefix}lock:{name}" for name in list(hold.names)]
+                if keys:
+                    try:
+                        self.scripts[_RENEW](keys, [hold.token, int(LEASE * 1000)])
+                    except Exception as error:
+                        _logger.debug("a lease was not renewed: %s", error)
+
+    # What comes from other processes.
+    def take(self, news: Any, own: Iterable[str] = (), acquired: Iterable[str] = ()) -> None:
+        """Take over what has changed in the store, but for what we have just committed."""
+        self.position, is_all, flags, current = news
+        told: dict[str, _Flags] = {}
+        for name, text in _pairs(flags):
+            if name:
+                told[_key(name)] = _Flags.read(text).after(told.get(_key(name)))
+        values = {_key(name): data for name, data in _pairs(current)}
+        if is_all:
+            gone = {*self.known, *self.refused} - values.keys()
+            values = {k: data for k, data in values.items() if data != self.known.get(k)}
+            values.update(dict.fromkeys(gone))
+        for key in own:
+            values.pop(key, None)
+        self.apply({key: (data, told.get(key, _Flags())) for key, data in values.items()}, acquired)
+
+    def apply(self, values: dict[str, _News], acquired: Iterable[str] = ()) -> None:
+        """Set what came from the store; a key that is locked here waits for its release."""
+        open_ones = [t for t in list(_home._transactions) if t.depth > 0]
+        locked = {name for t in open_ones for name in list(t.names)} - set(acquired)
+        new = {}
+        told = []
+        for key, (data, flags) in values.items():
+            if key in self.local:
+                continue
+            if key in locked:
+                self.deferred[key] = (data, flags)
+                continue
+            self.deferred.pop(key, None)
+            if flags.is_told:
+                told.append(flags)
+            if data is None or data != self.known.get(key):  # else the object is as good
+                new[key] = self.opened(key, data)
+        self.note_replaced(open_ones, new)
+        _, changed = _home._replace(new)
+        self.received.update({key: id(value) for key, value in new.items()})
+        entries = [_home._entry(key) for key in values if values[key][1].is_told]
+        entries = [entry for entry in entries if entry.key not in self.deferred]
+        if told:
+            entries += [entry for entry in changed if entry.key is None]  # the set of keys
+            depth = max(flags.depth for flags in told)
+            in_place = min(flags.in_place for flags in told)
+            _home._publish(dict.fromkeys(entries), None, depth, in_place)
+            _home._notify(_home._SOON)
+
+    def note_replaced(self, open_ones: list[Any], new: Mapping[str, Any]) -> None:
+        for transaction in open_ones:
+            for entry in list(transaction.handed):
+                if entry.key in new:
+                    hold = self.holds.setdefault(transaction, _Hold())
+                    hold.replaced.append((entry.key, entry.value, entry.fingerprint))
+
+    def opened(self, key: str, data: bytes | None) -> Any:
+        """Give a value; _MISSING if it is none, or if it is not to be trusted (P7)."""
+        self.refused.pop(key, None)
+        self.known.pop(key, None)
+        if data is None:
+            return _MISSING
+        signature, pickled = data[:32], data[32:]
+        try:
+            if not hmac.compare_digest(signature, _signature(self.settings, key, pickled)):
+                raise ValueError("it is not signed with this application's secret for this key")
+            value = pickle.loads(pickled)
+        except Exception as error:
+            self.refused[key] = str(error) or type(error).__name__
+            _logger.error('The store\'s value of server_state["%s"] is refused: %s', key, error)
+            return _MISSING
+        self.known[key] = data
+        return value
+
+    def put_back(self, keys: Iterable[str]) -> None:
+        """Have keys show again what the store was last known to have."""
+        values = {key: self.deferred.get(key, (self.known.get(key), _Flags())) for key in keys}
+        for key in values:
+            self.known.pop(key, None)  # the object that we have is not as good
+        self.apply(values, acquired=values)
+
+    # What `server_state.py` asks for.
+    def check(self, key: object) -> None:
+        """ValueError for a key whose value in the store is not to be trusted."""
+        reason = self.refused.get(str(key))
+        if reason is not None:
+            hint = "assign it anew, or remove it, if that is what you want"
+            raise ValueError(
+                f'server_state["{key}"] has no value that can be used, {reason}: {hint}.'
+            )
+
+    def acquire(self, lock: Any, blocking: bool, timeout: float) -> bool:
+        """Take a lock of this process, and the same names in the store.
+
+        While others hold the store's, ours is let go of: its holder may have to take it again.
+        """
+        names = [name for name in lock._names if name not in self.local]
+        until = time.monotonic() + timeout if timeout >= 0 else None
+        while True:
+            left = -1 if until is None else max(0.0, until - time.monotonic())
+            if not lock._lock.acquire(blocking, left if blocking else -1):
+                return False
+            rings = self.rings
+            try:
+                wait = self.take_names(names)
+            except BaseException:
+                lock._lock.release()
+                raise
+            if wait == 0:
+                return True
+            lock._lock.release()
+            if not blocking or (until is not None and time.monotonic() >= until):
+                return False
+            if until is not None:
+                wait = min(wait, until - time.monotonic())
+            with self.bell:
+                if self.rings == rings:
+                    self.bell.wait(max(0.0, wait))
+
+    def take_names(self, names: list[str]) -> float:
+        """Give 0 when we have them, else the seconds after which it is worth another try."""
+        transaction = _home._local.transaction
+        hold = self.holds.get(transaction)
+        if hold is None:
+            hold = _Hold()
+        if hold.names.issuperset(names):
+            return 0.0
+        with self.turn():
+            answer = self.ask(_ACQUIRE, names, hold.token, int(LEASE * 1000))
+            status, wait, news = answer
+            is_ours = status == b"ok"
+            if is_ours:
+                hold.names.update(names)
+                self.holds[transaction] = hold
+            self.take(news, acquired=names if is_ours else ())
+        return 0.0 if is_ours else min(BELL, wait / 1000)
+
+    def write(self, new: Mapping[str, Any], only_new: bool) -> Any:
+        """Commit an assignment or a removal, then make it; under a lock, its release commits."""
+        shared = {key: value for key, value in new.items() if key not in self.local}
+        pickled = {
+            key: None if value is _MISSING else _pickled(key, value)
+            for key, value in shared.items()
+        }
+        transaction = _home._local.transaction
+        if transaction.depth > 0 or not shared:
+            if _home._quiet.get() is not None and shared:
+                self.holds.setdefault(transaction, _Hold()).quiet.update(shared)
+            return _home._assign(new, only_new)
+        run = _home._author()
+        is_told = _home._quiet.get() is None
+        flags = _Flags(is_told, run.cause.depth + 1 if run else 0)
+        changes = {}
+        for key, data in pickled.items():
+            kind = "delete" if data is None else "new" if only_new else "set"
+            if kind == "set" and data == self.known.get(key, b"")[32:]:
+                kind = "same"
+            changes[key] = _Change(kind, data, flags)
+        with self.turn():
+            late = self.send(changes)
+            if only_new:
+                self.apply({k: self.deferred[k] for k in shared if k in self.deferred}, shared)
+                for key in shared:
+                    self.check(key)
+            before = _home._assign(new, only_new)
+            if late:
+                self.take(late)
+            return before
+
+    def send(self, changes: dict[str, _Change], hold: _Hold | None = None) -> Any:
+        """Commit changes, and take over what others changed before.
+
+        Give what others changed after, where our first request was heard and its answer lost; it
+        is to be taken over when our own changes have been made.
+        """
+        arguments: list[Any] = [hold.token if hold else "", next(_numbers), LOG_LENGTH]
+        signed = {}
+        for key, change in changes.items():
+            signed[key] = b""
+            if change.data is not None:
+                signed[key] = _signature(self.settings, key, change.data) + change.data
+            arguments += [_name(key), change.kind, signed[key], change.flags.text()]
+        status, detail, news = self.ask(_COMMIT, hold.names if hold else (), *arguments)
+        if status == b"lost":
+            self.take(news)
+            name = _key(detail)[len(self.prefix) + len("lock:") :]
+            hint = "all that was changed under it is dropped; hold it for less long"
+            raise LockLostError(f'The lock "{name}" ran out while it was held: {hint}.')
+        if status == b"conflict":
+            self.take(news)
+            hint = "a change in place without the key's own lock is dropped"
+            raise LockLostError(f'server_state["{_key(detail)}"] was assigned elsewhere: {hint}.')
+        is_first = status == b"ok"
+        if is_first:
+            self.take(news, [key for key, change in changes.items() if change.kind != "new"])
+            self.position = detail
+        for key, change in changes.items():
+            if change.kind == "force" or (change.kind == "new" and self.has(key)):
+                continue
+            self.deferred.pop(key, None)
+            self.received.pop(key, None)
+            self.refused.pop(key, None)
+            self.known.pop(key, None)
+            if change.data is not None:
+                self.known[key] = signed[key]
+        return None if is_first else news
+
+    def has(self, key: str) -> bool:
+        return key in self.known or key in self.deferred or key in self.refused
+
+    def commit(self, transaction: Any) -> None:
+        """Commit all that was changed under locks as one, and let go of them in the store.
+
+        If that fails, this process shows again what the store has, and the error is raised.
+        """
+        with self.turn_lock:
+            hold = self.holds.pop(transaction, None) or _Hold()
+            touched = {entry.key for entry in transaction.changed if entry.key is not None}
+            touched |= hold.quiet
+            try:
+                found = self.look(transaction)
+                touched = (touched | {entry.key for entry in found}) - self.local
+                self.look_at_replaced(hold)
+                changes = self.changes(transaction, hold, touched)
+                late = None
+                if changes or hold.names:
+                    with self.turn():
+                        late = self.send(changes, hold)
+            except Exception as error:
+                transaction.__init__()
+                self.put_back(touched)
+                if not touched and isinstance(error, ConnectionError):
+                    return  # the lease will end by itself
+                self.let_go(hold)
+                raise
+            finally:
+                self.ring()
+            for entry, fingerprint in found.items():
+                entry.fingerprint = fingerprint
+                if entry not in transaction.changed and entry.key in changes:
+                    self.publish_in_place(entry, changes[entry.key].flags)
+            if late:
+                self.take(late)
+            waiting = {k: news for k, news in self.deferred.items() if k in transaction.names}
+            self.apply(waiting, acquired=waiting)
+
+    def look(self, transaction: Any) -> dict[Any, Any]:
+        """Find what was changed in place: entries, with their new fingerprints."""
+        others = [t for t in list(_home._transactions) if t is not transaction and t.depth > 0]
+        names = [name for name in transaction.names if name in _home._present]
+        entries = {_home._present[name] for name in names} | set(transaction.handed)
+        found = {}
+        for entry in entries:
+            if entry.key in self.local or any(entry.key in other.names for other in others):
+                continue
+            if entry.fingerprint.may_change:
+                fingerprint = _home._fingerprint(entry.value)
+                if fingerprint.content != entry.fingerprint.content:
+                    found[entry] = fingerprint
+        return found
+
+    def look_at_replaced(self, hold: _Hold) -> None:
+        for key, value, fingerprint in hold.replaced:
+            if _home._fingerprint(value).content != fingerprint.content:
+                hint = "take the key's own lock to change it in place"
+                message = f'server_state["{key}"] was assigned elsewhere while it was changed here'
+                raise LockLostError(f"{message}: {hint}.")
+
+    def changes(self, transaction: Any, hold: _Hold, touched: set[str]) -> dict[str, _Change]:
+        run = _home._author()
+        depth = run.cause.depth + 1 if run else 0
+        in_place = run.cause.in_place + 1 if run else 0
+        is_quiet = _home._quiet.get() is not None
+        assigned = {entry.key for entry in transaction.changed}
+        changes = {}
+        for key in sorted(touched):
+            is_own = key in assigned or key in hold.quiet or key in transaction.names
+            flags = _Flags(not is_quiet and (key in assigned or key not in hold.quiet), depth)
+            if key not in assigned and key not in hold.quiet:
+                is_told = flags.is_told and in_place <= _home._QUIET_CHAIN
+                flags = _Flags(is_told, depth, in_place)
+            entry = _home._present.get(key)
+            if entry is None:
+                changes[key] = _Change("delete", None, flags)
+                continue
+            data = _pickled(key, entry.value)
+            if data != self.known.get(key, b"")[32:]:
+                changes[key] = _Change("set" if is_own else "in place", data, flags)
+            elif flags.is_told:
+                changes[key] = _Change("force", None, flags)
+        return changes
+
+    def publish_in_place(self, entry: Any, flags: _Flags) -> None:
+        """Tell readers here, but not the author where there can be only one."""
+        if not flags.is_told:
+            if flags.in_place > _home._QUIET_CHAIN:
+                _home._warn_of_chain(entry, "not told any more")
+            return
+        run = _home._author()
+        authors = {run} | {other for other in list(_home._running) if entry in other.handed}
+        _home._publish([entry], run if len(authors) == 1 else None, flags.depth, flags.in_place)
+        _home._notify(_home._SOON)
+
+    def let_go(self, hold: _Hold) -> None:
+        if hold.names and self.away is None:
+            try:
+                with self.turn():
+                    self.send({}, hold)
+            except ConnectionError:
+                pass  # the leases will end by themselves
+
+    def offer(
+        self, entry: Any, value: Any, depth: int = 0, in_place: int = 0, is_told: bool = True
+    ) -> bool:
+        """Commit a change in place that no lock guarded; False if it was dropped (P4)."""
+        key = entry.key
+        if key in self.local:
+            return True
+        transaction = _home._local.transaction
+        if transaction.depth > 0:  # at the end of a `no_rerun` in it
+            if is_told:
+                transaction.changed[entry] = None
+            else:
+                self.holds.setdefault(transaction, _Hold()).quiet.add(key)
+            return True
+        message = 'A change in place of server_state["%s"] was dropped: %s. Take its lock for that.'
+        if entry.value is not value:
+            is_from_elsewhere = self.received.get(key) == id(entry.value)
+            if is_from_elsewhere:
+                _logger.warning(message, key, "another process had assigned it")
+            return not is_from_elsewhere
+        try:
+            change = _Change("in place", _pickled(key, value), _Flags(is_told, depth, in_place))
+            with self.turn():
+                late = self.send({key: change})
+                if late:
+                    self.take(late)
+            return True
+        except (ConnectionError, LockLostError, TypeError) as error:
+            _logger.warning(message, key, error)
+            with self.turn_lock:
+                if entry.value is value:
+                    self.put_back([key])
+            return False
+
+    def force(self, entry: Any) -> None:
+        """Have readers in all processes rerun; under a lock, its release does it."""
+        if _home._local.transaction.depth == 0 and entry.key not in self.local:
+            run = _home._author()
+            flags = _Flags(True, run.cause.depth + 1 if run else 0)
+            with self.turn():
+                late = self.send({entry.key: _Change("force", None, flags)})
+                if late:
+                    self.take(late)
+
+
+def _pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _name(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")
+
+
+def _key(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
