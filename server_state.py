@@ -751,6 +751,7 @@ _BUILT_IN: list[tuple[type, Callable[[Any], Any]]] = [
 # --- The inspector ---
 _PAUSE = 0.005  # seconds between a change in place and the look that finds it, at least
 _RETRY = 1.0  # seconds until it looks whether a lock that stood in its way is gone
+_PATIENCE = 1.0  # seconds after a release that it lets other holders delay the look
 _QUIET_CHAIN = 3  # links of a chain of changes in place alone that are told
 
 
@@ -760,12 +761,14 @@ class _Suspicion:
     def __init__(self) -> None:
         self.authors: set[_Run | None] = set()
         self.is_locked = False  # else objects of the app's own classes are left out
+        self.released_at = float("inf")  # the first of the locks
         # What to look at: a value that is assigned anew meanwhile may have been seen changed.
         self.states: dict[int, tuple[Any, _Fingerprint, int]] = {}  # by the fingerprint's id
 
     def add(self, other: _Suspicion) -> None:
         self.authors |= other.authors
         self.is_locked |= other.is_locked
+        self.released_at = min(self.released_at, other.released_at)
         self.states = {**other.states, **self.states}
 
 
@@ -783,7 +786,9 @@ class _Inspector:
             for entry in entries:
                 suspicion = self.named.setdefault(entry, _Suspicion())
                 suspicion.authors.add(author)
-                suspicion.is_locked |= is_locked
+                if is_locked:
+                    suspicion.is_locked = True
+                    suspicion.released_at = min(suspicion.released_at, time.monotonic())
                 state = (entry.value, entry.fingerprint, entry.version)
                 suspicion.states[id(entry.fingerprint)] = state
             is_first = not self.is_running
@@ -852,6 +857,8 @@ class _Inspector:
 
     def is_held(self, entry: _Entry, suspicion: _Suspicion) -> bool:
         """Whether somebody's transaction holds an entry: its release has it looked at again."""
+        if time.monotonic() > suspicion.released_at + _PATIENCE:
+            return False
         with _master:
             if not any(transaction.holds(entry) for transaction in list(_transactions)):
                 return False

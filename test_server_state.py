@@ -856,6 +856,19 @@ class Locks(Case):
         self.world.settle()
         self.assertEqual(other.shown[None, "x"], "['half', 'done']")
 
+    def test_L4_a_change_is_told_though_others_hold_the_lock_ever_after(self):
+        self.state.x = []
+        other = self.tabs(1)[0]
+        with self.locks["x"]:
+            self.state.x.append("told")
+        with self.locks["x"]:
+            self.world.settle(0.5)
+            self.assertEqual(other.shown[None, "x"], "[]")
+            self.world.settle(1.0)
+            self.world.step_inspector()
+            self.world.settle(0.5)
+            self.assertEqual(other.shown[None, "x"], "['told']")
+
     def test_L5_what_is_read_in_no_rerun_is_told_to_nobody(self):
         self.state.x = []
         tab, other = self.tabs(2)
