@@ -192,6 +192,10 @@ class LockLostError(RuntimeError):
     """
 
 
+# A saved file makes Streamlit import this one anew; what is raised stays the same class.
+LockLostError = vars(_home).setdefault("_LockLostError", LockLostError)  # type: ignore[misc]
+
+
 def connect(redis: Any, *, name: str, secret: str | bytes, local: Iterable[str] = ()) -> None:
     """Share `server_state` with all processes that connect with the same name and secret.
 
@@ -340,19 +344,45 @@ _News = tuple[bytes | None, _Flags]  # a signed value, or None for a key that is
 
 
 # --- The store ---
-class _Store:
-    """What `server_state.py` calls where there are several processes.
+class _Turn:
+    """The lock that is held around "round trip and apply": position and values move together.
 
-    One lock is held around "round trip and apply", so that position and values move together. No
-    lock of `server_state.py` is held when it is taken; its master lock may be taken under it.
+    The locks of `server_state.py` are taken before it, but for the master lock, which may be taken
+    under it. It is re-entrant because one function of the store calls another. What is replaced
+    under it is let go of after its release: a `__del__` of the app's may take locks.
     """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self.replaced: list[Any] = []
+
+    def acquire(self, timeout: float = -1) -> bool:
+        if not self._lock.acquire(timeout=timeout):
+            return False
+        self._depth += 1
+        return True
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        replaced: list[Any] = []
+        self._depth -= 1
+        if self._depth == 0:
+            replaced, self.replaced = self.replaced, replaced
+        self._lock.release()
+
+
+class _Store:
+    """What `server_state.py` calls where there are several processes."""
 
     def __init__(self, client: Any, settings: Any) -> None:
         self.client = client
         self.settings = settings
         self.local: frozenset[str] = settings[3]
         self.prefix = f"{{{settings[1]}}}:"  # braces: one slot of a cluster
-        self.turn_lock = threading.RLock()
+        self.turn_lock = _Turn()
         self.position = b""
         self.known: dict[str, bytes] = {}  # each key's signed value, as the store has it
         self.refused: dict[str, str] = {}  # why a key's value was not taken
@@ -380,11 +410,12 @@ class _Store:
                 raise self.error()
             yield
         finally:
-            self.turn_lock.release()
+            self.turn_lock.__exit__()
 
     def error(self) -> ConnectionError:
         hint = "nothing was changed for good here; try again when it is back"
-        return ConnectionError(f"The store of server_state does not answer ({self.away}): {hint}.")
+        reason = self.away or f"busy for {DEADLINE} s"
+        return ConnectionError(f"The store of server_state does not answer ({reason}): {hint}.")
 
     def ask(self, script: str, locks: Iterable[str], *arguments: Any) -> Any:
         """Run a script in the store; it is asked again once, which every script here allows."""
@@ -445,7 +476,9 @@ class _Store:
     def renew(self) -> None:
         while True:
             time.sleep(RENEW)
-            for hold in list(self.holds.values()):
+            with _home._master:
+                holds = list(self.holds.values())
+            for hold in holds:
                 keys = [f"{self.prefix}lock:{name}" for name in list(hold.names)]
                 if keys:
                     try:
@@ -472,7 +505,7 @@ class _Store:
 
     def apply(self, values: dict[str, _News], acquired: Iterable[str] = ()) -> None:
         """Set what came from the store; a key that is locked here waits for its release."""
-        open_ones = [t for t in list(_home._transactions) if t.depth > 0]
+        open_ones = self.transactions()
         locked = {name for t in open_ones for name in list(t.names)} - set(acquired)
         new = {}
         told = []
@@ -488,8 +521,9 @@ class _Store:
             if data is None or data != self.known.get(key):  # else the object is as good
                 new[key] = self.opened(key, data)
         self.note_replaced(open_ones, new)
+        self.turn_lock.replaced += [_home._entry(key).value for key in new]
         _, changed = _home._replace(new)
-        self.received.update({key: id(value) for key, value in new.items()})
+        self.received.update({k: id(value) for k, value in new.items() if value is not _MISSING})
         entries = [_home._entry(key) for key in values if values[key][1].is_told]
         entries = [entry for entry in entries if entry.key not in self.deferred]
         if told:
@@ -503,8 +537,16 @@ class _Store:
         for transaction in open_ones:
             for entry in list(transaction.handed):
                 if entry.key in new:
-                    hold = self.holds.setdefault(transaction, _Hold())
-                    hold.replaced.append((entry.key, entry.value, entry.fingerprint))
+                    state = (entry.key, entry.value, entry.fingerprint)
+                    self.hold(transaction).replaced.append(state)
+
+    def hold(self, transaction: Any) -> _Hold:
+        with _home._master:
+            return self.holds.setdefault(transaction, _Hold())
+
+    def transactions(self) -> list[Any]:
+        with _home._master:
+            return [transaction for transaction in _home._transactions if transaction.depth > 0]
 
     def opened(self, key: str, data: bytes | None) -> Any:
         """Give a value; _MISSING if it is none, or if it is not to be trusted (P7)."""
@@ -572,9 +614,7 @@ class _Store:
     def take_names(self, names: list[str]) -> float:
         """Give 0 when we have them, else the seconds after which it is worth another try."""
         transaction = _home._local.transaction
-        hold = self.holds.get(transaction)
-        if hold is None:
-            hold = _Hold()
+        hold = self.hold(transaction)
         if hold.names.issuperset(names):
             return 0.0
         with self.turn():
@@ -583,7 +623,6 @@ class _Store:
             is_ours = status == b"ok"
             if is_ours:
                 hold.names.update(names)
-                self.holds[transaction] = hold
             self.take(news, acquired=names if is_ours else ())
         return 0.0 if is_ours else min(BELL, wait / 1000)
 
@@ -597,7 +636,7 @@ class _Store:
         transaction = _home._local.transaction
         if transaction.depth > 0 or not shared:
             if _home._quiet.get() is not None and shared:
-                self.holds.setdefault(transaction, _Hold()).quiet.update(shared)
+                self.hold(transaction).quiet.update(shared)
             return _home._assign(new, only_new)
         run = _home._author()
         is_told = _home._quiet.get() is None
@@ -666,7 +705,8 @@ class _Store:
         If that fails, this process shows again what the store has, and the error is raised.
         """
         with self.turn_lock:
-            hold = self.holds.pop(transaction, None) or _Hold()
+            hold = self.hold(transaction)
+            del self.holds[transaction]
             touched = {entry.key for entry in transaction.changed if entry.key is not None}
             touched |= hold.quiet
             try:
@@ -698,7 +738,7 @@ class _Store:
 
     def look(self, transaction: Any) -> dict[Any, Any]:
         """Find what was changed in place: entries, with their new fingerprints."""
-        others = [t for t in list(_home._transactions) if t is not transaction and t.depth > 0]
+        others = [other for other in self.transactions() if other is not transaction]
         names = [name for name in transaction.names if name in _home._present]
         entries = {_home._present[name] for name in names} | set(transaction.handed)
         found = {}
@@ -749,7 +789,8 @@ class _Store:
                 _home._warn_of_chain(entry, "not told any more")
             return
         run = _home._author()
-        authors = {run} | {other for other in list(_home._running) if entry in other.handed}
+        with _home._master:
+            authors = {run} | {other for other in _home._running if entry in other.handed}
         _home._publish([entry], run if len(authors) == 1 else None, flags.depth, flags.in_place)
         _home._notify(_home._SOON)
 
@@ -773,7 +814,7 @@ class _Store:
             if is_told:
                 transaction.changed[entry] = None
             else:
-                self.holds.setdefault(transaction, _Hold()).quiet.add(key)
+                self.hold(transaction).quiet.add(key)
             return True
         message = 'A change in place of server_state["%s"] was dropped: %s. Take its lock for that.'
         if entry.value is not value:
