@@ -266,7 +266,12 @@ class _Transaction:
         self.depth = 0  # how many locks are held
         self.names: set[str] = set()
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
-        self.changed: dict[_Entry, None] = {}  # in the order of the assignments
+        # What it assigned, in that order, with the version it had; None: to be told in any case.
+        self.changed: dict[_Entry, int | None] = {}
+
+    def __del__(self) -> None:
+        if self.depth > 0:  # its thread has ended, and left a lock behind
+            _guarded(self.end)
 
     def holds(self, entry: _Entry) -> bool:
         return entry.key in self.names or entry in self.handed
@@ -284,7 +289,9 @@ class _Transaction:
 
     def tell(self, entries: list[_Entry]) -> None:
         handed, self.handed = self.handed, set()
-        changed, self.changed = self.changed, {}
+        # Whoever has read what another published later knows what is, or is told of that.
+        changed = [e for e, version in self.changed.items() if version in (None, e.version)]
+        self.changed = {}
         handed.update(entries)
         quiet = _quiet.get()
         if quiet is not None:
@@ -353,7 +360,7 @@ def force_rerun_bound_sessions(key: str) -> None:
         run.redraws.add(entry)
     if _store is not None:
         _store.force(entry)
-    _tell([entry], run)
+    _tell([entry], run, is_forced=True)
 
 
 # --- The store ---
@@ -491,13 +498,14 @@ def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[
     return before, changed
 
 
-def _tell(changed: Iterable[_Entry], run: _Run | None) -> None:
+def _tell(changed: Iterable[_Entry], run: _Run | None, is_forced: bool = False) -> None:
     """Publish changes, or leave that to the release of the locks that this thread holds."""
     transaction = _local.transaction
     if transaction.depth == 0:
         _publish(changed, run)
-    else:
-        transaction.changed.update(dict.fromkeys(changed))
+        return
+    for entry in changed:
+        transaction.changed[entry] = None if is_forced else entry.version
 
 
 # --- What counts as a change ---

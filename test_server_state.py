@@ -476,6 +476,8 @@ class World:
             runner.context.run(next, runner.steps)
         except StopIteration:
             self.runners.remove(runner)
+            self.current = None
+            vars(runner).pop("local", None)  # goes with the thread
         finally:
             self.current = None
 
