@@ -911,6 +911,36 @@ class Locks(Case):
         gc.collect()
         self.assertTrue(is_idle(module))
 
+    def test_L1_what_a_thread_changed_that_ends_with_a_lock_is_told(self):
+        other = self.tabs(1)[0]
+        self.locks["lost"].acquire()
+        self.state.x = "told"
+        self.world.settle()
+        self.assertEqual(other.shown[None, "x"], "None")
+        vars(self.world).pop("local")  # the thread's end
+        self.world.settle()
+        self.assertEqual(other.shown[None, "x"], "'told'")
+
+    def test_L3_what_others_published_since_is_told_once(self):
+        def slowly(session):
+            with self.locks["x"]:
+                self.state.x = -1
+                yield
+                yield
+
+        tab, other = self.tabs(2)
+        tab.click(slowly)
+        for _ in range(3):
+            self.world.step_runner(self.world.runners[0])
+        self.state.x = 8
+        self.world.pass_time(0.1)
+        while self.world.loop.soon:
+            self.world.step_loop()
+        while len(self.world.runners) > 1:  # the other's rerun, before the release
+            self.world.step_runner(self.world.runners[1])
+        self.world.settle()
+        self.assertEqual((other.shown[None, "x"], self.runs_of(other)), ("8", [1]))
+
     def test_L4_who_only_read_under_another_lock_is_not_the_author(self):
         self.state.chat = []
         reader, author, third = self.tabs(3, reads("chat"))
