@@ -930,14 +930,15 @@ class Locks(Case):
 
         tab, other = self.tabs(2)
         tab.click(slowly)
-        for _ in range(3):
+        while self.state.to_dict().get("x") != -1:
             self.world.step_runner(self.world.runners[0])
         self.state.x = 8
-        self.world.pass_time(0.1)
-        while self.world.loop.soon:
-            self.world.step_loop()
-        while len(self.world.runners) > 1:  # the other's rerun, before the release
-            self.world.step_runner(self.world.runners[1])
+        while other.shown[None, "x"] != "8":  # the other's rerun, before the release
+            self.world.pass_time(0.05)
+            while self.world.loop.soon:
+                self.world.step_loop()
+            for runner in self.world.runners[1:]:
+                self.world.step_runner(runner)
         self.world.settle()
         self.assertEqual((other.shown[None, "x"], self.runs_of(other)), ("8", [1]))
 
