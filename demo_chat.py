@@ -1,4 +1,4 @@
-"""Chat rooms. Open it in two tabs: `streamlit run demo_chat.py`."""
+"""Chat rooms that all tabs share. Open it in two tabs: `streamlit run demo_chat.py`."""
 
 import random
 
@@ -6,39 +6,44 @@ import streamlit as st
 
 from server_state import server_state, server_state_lock
 
+FACES = "👩‍🚀 👨‍🍳 👩‍🎨 👨‍🌾 👩‍🔬 👨‍🎤 👩‍🚒 👨‍💻 🧙 🥷 🧝 👸 🤴 🎅 👷 💂".split()
+
 st.set_page_config(page_title="Chat", page_icon="💬")
 server_state.setdefault("rooms", ["Lobby"])
-st.session_state.setdefault("nickname", f"Guest {random.randint(1, 99)}")
+st.session_state.setdefault("nickname", f"Guest {random.randint(100, 999)}")
 
 
 def create_room() -> None:
     name = st.session_state["new room"].strip()
     with server_state_lock["rooms"]:
         if name and name not in server_state["rooms"]:
-            server_state["rooms"] = [*server_state["rooms"], name]
+            server_state["rooms"].append(name)
     if name:
         st.session_state["room"] = name
-    st.session_state["new room"] = ""
 
 
-def send(room: str, nickname: str) -> None:
+def send(room: str, author: str) -> None:
     with server_state_lock[f"messages in {room}"]:
-        server_state.setdefault(f"messages in {room}", []).append((nickname, st.session_state["message"]))
+        server_state.setdefault(f"messages in {room}", []).append((author, st.session_state["message"]))
 
 
 @st.fragment  # a new message redraws this list alone, whatever the others are typing
-def messages(room: str, nickname: str) -> None:
+def messages(room: str, me: str) -> None:
+    history = server_state.get(f"messages in {room}", [])
+    first = max(0, len(history) // 100 * 100 - 100)  # in steps, so that the list stays where somebody reads
     with st.container(height=400):
-        for author, text in server_state.get(f"messages in {room}", []):
-            with st.chat_message("user" if author == nickname else "assistant"):
+        for author, text in history[first:]:
+            with st.chat_message("user" if author == me else "other", avatar=random.Random(author).choice(FACES)):
                 st.markdown(f"**{author}**  \n{text}")
 
 
 with st.sidebar:
-    nickname = st.text_input("Nickname", key="nickname", max_chars=30) or "Guest"
+    me = st.text_input("Nickname", key="nickname", max_chars=30).strip() or "Guest"
     room = st.radio("Room", server_state["rooms"], key="room")
-    st.text_input("New room", key="new room", on_change=create_room, max_chars=30)
+    with st.form("create", clear_on_submit=True, border=False):
+        st.text_input("New room", key="new room", max_chars=30)
+        st.form_submit_button("Create", on_click=create_room)
 
-st.header(room)
-messages(room, nickname)
-st.chat_input(f"Write to {room}", key="message", on_submit=send, args=(room, nickname))
+st.header(room, anchor=False)
+messages(room, me)
+st.chat_input(f"Write to {room}", key="message", on_submit=send, args=(room, me))

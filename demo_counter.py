@@ -5,12 +5,10 @@ import streamlit as st
 from server_state import server_state, server_state_lock
 
 st.set_page_config(page_title="Shared counter", page_icon="🔢")
-st.title("Shared counter")
-
-server_state.setdefault("count", 0)
-server_state.setdefault("level", 50)
+st.title("Shared counter", anchor=False)
 
 
+# Callbacks run before the script does, so that what is drawn is the new value.
 def add(amount: int) -> None:
     with server_state_lock["count"]:  # nobody else may change it between the read and the write
         server_state["count"] += amount
@@ -24,14 +22,25 @@ def share_level() -> None:
     server_state["level"] = st.session_state["level"]
 
 
-# Callbacks run before the script does, so that the numbers below are the new ones.
-st.metric("Count", server_state["count"])
-minus, plus, zero = st.columns(3)
-minus.button("Decrement", on_click=add, args=(-1,))
-plus.button("Increment", on_click=add, args=(1,), type="primary")
-zero.button("Reset", on_click=reset)
+# Each part is a fragment that reads what it shows: a click on "Increment" redraws the counter of all tabs, and leaves
+# the slider alone that somebody else is dragging.
+@st.fragment
+def counter() -> None:
+    st.metric("Count", server_state.setdefault("count", 0))
+    minus, plus, zero = st.columns(3)
+    minus.button("Decrement", on_click=add, args=(-1,))
+    plus.button("Increment", on_click=add, args=(1,), type="primary")
+    zero.button("Reset", on_click=reset)
 
-# The slider shows what is shared, and shares only what its user sets: nothing is written in a run of its own.
-st.session_state["level"] = server_state["level"]
-st.slider("Level", 0, 100, key="level", on_change=share_level)
-st.caption(f"Everybody's level is {server_state['level']}.")
+
+@st.fragment
+def level() -> None:
+    shared = server_state.setdefault("level", 50)
+    if st.session_state.get("level") != shared:
+        st.session_state["level"] = shared
+    st.slider("Level", 0, 100, key="level", on_change=share_level)
+    st.caption(f"Everybody's level is {shared}.")
+
+
+counter()
+level()
