@@ -13,7 +13,7 @@ import threading
 import time
 import unittest
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).resolve().parent.parent
-# Streamlit removes local modules for each session that sees a saved file, while others may be importing them already:
-# Python then says KeyError, of any module. An app that is to be tested while files are saved begins so.
-IMPORTS_AS_FILES_ARE_SAVED = """
-import streamlit as st
-while True:
-    try:
-        import other
-        from server_state import no_rerun, server_state, server_state_lock
-        break
-    except (KeyError, ImportError):
-        pass
-"""
+APPS = Path(__file__).resolve().parent / "apps"
 DEADLINE = 30.0  # seconds that anything may take
 
 
@@ -48,6 +37,11 @@ def wait_for(what: str, condition: Callable[[], Any], deadline: float = DEADLINE
             raise AssertionError(f"waited {deadline:.0f} s in vain for: {what}")
         time.sleep(0.01)
     return value
+
+
+def app(name: str) -> str:
+    """Give the text of one of the apps."""
+    return (APPS / f"{name}.py").read_text()
 
 
 def free_port() -> int:
@@ -65,7 +59,7 @@ class Server:
     """
 
     def __init__(
-        self, app: str, files: dict[str, str] | None = None, command: str | None = None, **options: str
+        self, app: str, files: Mapping[str, str] | None = None, command: str | None = None, **options: str
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="server_state_e2e_"))
         shutil.copy(ROOT / "server_state.py", self.folder)
@@ -303,7 +297,7 @@ class RealServerCase(unittest.TestCase):
     """A test with servers and tabs that are closed when it ends."""
 
     def serve(
-        self, app: str, files: dict[str, str] | None = None, command: str | None = None, **options: str
+        self, app: str, files: Mapping[str, str] | None = None, command: str | None = None, **options: str
     ) -> Server:
         server = Server(app, files, command, **options)
         self.addCleanup(server.stop)

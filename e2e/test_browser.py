@@ -2,158 +2,273 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import os
-import shutil
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from streamlit_client import IMPORTS_AS_FILES_ARE_SAVED, ROOT, Proxy, RealServerCase, Server, wait_for
+from chromium import launch
+from streamlit_client import ROOT, Proxy, RealServerCase, Server, app, wait_for
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FAILURES = Path(os.environ.get("E2E_FAILURES", "e2e-failures"))  # screenshots go here
 PATIENCE = 20_000  # milliseconds that anything may take
 expect.set_options(timeout=PATIENCE)
 
-HEAD = """
-import streamlit as st
-from server_state import no_rerun, server_state, server_state_lock
-"""
-# A page that says how often its session ran, and lets a user write.
-COUNTED = (
-    HEAD
-    + """
-st.session_state.runs = st.session_state.get("runs", 0) + 1
-with no_rerun:
-    server_state.setdefault("runs", {})[st.session_state.setdefault("name", str(id(st.session_state)))] = (
-        st.session_state.runs
-    )
+COUNTER = (ROOT / "demo_counter.py").read_text()
+CHAT = (ROOT / "demo_chat.py").read_text()
+LONG_CHAT = CHAT + "server_state.setdefault('messages in Lobby', [('Ada', f'Line {i}.') for i in range(150)])\n"
 
-def write():
-    with server_state_lock["x"]:
-        server_state["x"] = server_state.get("x", 0) + 1
-
-st.button("write", on_click=write)
-st.markdown(f"x is {server_state.get('x', 0)}.")
-st.markdown(f"runs are {st.session_state.runs}.")
-"""
-)
+# How far the chat's messages could be scrolled down.
+BELOW = """box => {
+    while (box && getComputedStyle(box).overflowY !== "auto") box = box.parentElement;
+    return box.scrollHeight - box.clientHeight - box.scrollTop;
+}"""
+# What is drawn outside of the window, to its left or its right.
+CUT_OFF = """() => [...document.querySelectorAll("[data-testid=stMain] *")].filter(element => {
+    const box = element.getBoundingClientRect();
+    return box.width > 1 && box.height > 1 && (box.left < 0 || box.right > innerWidth + 1);
+}).map(element => element.outerHTML.slice(0, 100))"""
 
 
-class Browser(RealServerCase):
+def keeps_screenshots(test: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Have a test leave pictures of its pages when it fails."""
+
+    @functools.wraps(test)
+    def kept(case: TwoTabs) -> None:
+        try:
+            test(case)
+        except BaseException:
+            FAILURES.mkdir(exist_ok=True)
+            for number, page in enumerate(case.pages):
+                page.screenshot(path=FAILURES / f"{test.__name__}-{number}.png")
+            raise
+
+    return kept
+
+
+class TwoTabs(RealServerCase):
+    """A test with pages of Chromium, which are closed when it ends."""
+
+    browser: ClassVar[Browser]
+
     @classmethod
     def setUpClass(cls) -> None:
-        assert CHROMIUM, "no Chromium found: apt-get install chromium, or set CHROMIUM to its path"
         playwright = sync_playwright().start()
         cls.addClassCleanup(playwright.stop)
-        quiet = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-        cls.browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        cls.browser = launch(playwright)
         cls.addClassCleanup(cls.browser.close)
 
     def setUp(self) -> None:
         self.pages: list[Page] = []
 
-    def _callTestMethod(self, method: Callable[[], None]) -> None:
-        try:
-            method()
-        except BaseException:
-            FAILURES.mkdir(exist_ok=True)
-            for number, page in enumerate(self.pages):
-                page.screenshot(path=FAILURES / f"{self._testMethodName}-{number}.png")
-            raise
-
-    def open(self, server: Server, path: str = "", port: int = 0) -> Page:
-        context = self.browser.new_context(viewport={"width": 860, "height": 760})
+    def open(
+        self,
+        server: Server,
+        path: str = "",
+        port: int = 0,
+        width: int = 860,
+        color_scheme: Literal["light", "dark"] = "light",
+    ) -> Page:
+        context = self.browser.new_context(viewport={"width": width, "height": 760}, color_scheme=color_scheme)
         self.addCleanup(context.close)
         page = context.new_page()
         self.pages.append(page)
         page.goto(f"http://127.0.0.1:{port or server.port}/{path}")
         return page
 
-    def pair(self, app: str, files: dict[str, str] | None = None, **options: str) -> tuple[Page, Page]:
-        self.server = self.serve(app, files, **options)
+    def pair(self, text: str, files: Mapping[str, str] | None = None, **options: str) -> tuple[Page, Page]:
+        self.server = self.serve(text, files, **options)
         return self.open(self.server), self.open(self.server)
 
-    def test_counter_by_mouse_and_keyboard(self) -> None:
-        one, two = self.pair((ROOT / "demo_counter.py").read_text())
+    def sizes(self, server: Server) -> Iterator[Page]:
+        """Open a page at each of the sizes and colours that the demos are made for."""
+        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+        for width in (1280, 400):
+            for color_scheme in schemes:
+                with self.subTest(width=width, color_scheme=color_scheme):
+                    yield self.open(server, width=width, color_scheme=color_scheme)
+
+
+def write(page: Page, text: str) -> None:
+    box = page.get_by_test_id("stChatInputTextArea")
+    box.fill(text)
+    box.press("Enter")
+
+
+def name_user(page: Page, name: str) -> None:
+    nickname = page.get_by_label("Nickname")
+    nickname.fill(name)
+    nickname.press("Enter")
+
+
+def create_room(page: Page, name: str) -> None:
+    room = page.get_by_label("New room")
+    room.fill(name)
+    room.press("Enter")
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+
+
+def count_of(page: Page) -> Locator:
+    return page.get_by_test_id("stMetricValue")
+
+
+class Counter(TwoTabs):
+    @keeps_screenshots
+    def test_by_mouse_and_keyboard(self) -> None:
+        one, two = self.pair(COUNTER)
         for page in (one, two):
-            expect(page.get_by_test_id("stMetricValue")).to_have_text("0")
+            expect(count_of(page)).to_have_text("0")
         for clicks in (1, 2, 3):
             one.get_by_role("button", name="Increment").click()
             for page in (one, two):
-                expect(page.get_by_test_id("stMetricValue")).to_have_text(str(clicks))
+                expect(count_of(page)).to_have_text(str(clicks))
         two.get_by_role("button", name="Decrement").focus()
         two.keyboard.press("Enter")
         for page in (one, two):
-            expect(page.get_by_test_id("stMetricValue")).to_have_text("2")
+            expect(count_of(page)).to_have_text("2")
         one.get_by_role("slider").focus()
-        one.keyboard.press("ArrowRight")
-        one.keyboard.press("ArrowRight")
+        for level in range(51, 61):
+            one.keyboard.press("ArrowRight")
+            expect(one.get_by_role("slider")).to_have_value(str(level))
         for page in (one, two):
-            expect(page.get_by_text("Everybody's level is 52.")).to_be_visible()
-            expect(page.get_by_role("slider")).to_have_value("52")
+            expect(page.get_by_text("Everybody's level is 60.")).to_be_visible()
+            expect(page.get_by_role("slider")).to_have_value("60")
+        expect(one.get_by_role("slider")).to_be_focused()
         two.get_by_role("button", name="Reset").click()
-        expect(one.get_by_test_id("stMetricValue")).to_have_text("0")
+        expect(count_of(one)).to_have_text("0")
 
-    def test_chat_leaves_a_half_typed_message_alone(self) -> None:
-        one, two = self.pair((ROOT / "demo_chat.py").read_text())
+    @keeps_screenshots
+    def test_a_slider_that_is_dragged_stays_in_hand(self) -> None:
+        one, two = self.pair(COUNTER)
+        value = two.get_by_test_id("stSliderThumbValue")
+        expect(value).to_have_text("50")
+        thumb = value.locator("xpath=..").bounding_box()
+        assert thumb is not None
+        x, y = thumb["x"] + thumb["width"] / 2, thumb["y"] + thumb["height"] / 2
+        two.mouse.move(x, y)
+        two.mouse.down()
+        for clicks in range(1, 11):
+            two.mouse.move(x + 10 * clicks, y)
+            expect(value).not_to_have_text("50")
+            dragged = value.inner_text()
+            one.get_by_role("button", name="Increment").click()
+            expect(count_of(two)).to_have_text(str(clicks))
+            expect(value).to_have_text(dragged, timeout=0.1)
+        two.mouse.up()
+        for page in (one, two):
+            expect(page.get_by_text(f"Everybody's level is {dragged}.")).to_be_visible()
+
+    @keeps_screenshots
+    def test_nothing_is_cut_off_and_nothing_moves(self) -> None:
+        server = self.serve(COUNTER)
+        writer = self.open(server)
+        for page in self.sizes(server):
+            expect(page.get_by_text("Everybody's level")).to_be_visible()
+            self.assertEqual(page.evaluate(CUT_OFF), [])
+            places = [page.get_by_role("button", name="Reset"), page.get_by_role("slider")]
+            before = [place.bounding_box() for place in places]
+            count = int(count_of(page).inner_text())
+            writer.get_by_role("button", name="Increment").click()
+            expect(count_of(page)).to_have_text(str(count + 1))
+            self.assertEqual([place.bounding_box() for place in places], before)
+
+
+class Chat(TwoTabs):
+    @keeps_screenshots
+    def test_a_half_typed_message_is_left_alone(self) -> None:
+        one, two = self.pair(CHAT)
         typing = two.get_by_placeholder("Write to Lobby")
         typing.click()
         typing.press_sequentially("half a mess")
         for number in range(10):
-            writing = one.get_by_placeholder("Write to Lobby")
-            writing.fill(f"Message number {number}")
-            writing.press("Enter")
+            write(one, f"Message number {number}")
             expect(two.get_by_text(f"Message number {number}")).to_be_attached()
+        create_room(one, "Tea")
+        expect(two.get_by_text("Tea", exact=True)).to_be_visible()
         expect(typing).to_have_value("half a mess")
         expect(typing).to_be_focused()
         typing.press_sequentially("age")
         typing.press("Enter")
-        for page in (one, two):
-            expect(page.get_by_text("half a message")).to_be_attached()
+        expect(two.get_by_text("half a message")).to_be_visible()
+        one.get_by_text("Lobby", exact=True).click()
+        expect(one.get_by_text("half a message")).to_be_visible()
 
-    def test_chat_rooms(self) -> None:
-        one, two = self.pair((ROOT / "demo_chat.py").read_text())
-        room = one.get_by_label("New room")
-        room.fill("Tea")
-        room.press("Enter")
-        expect(one.get_by_role("heading", name="Tea")).to_be_visible()
+    @keeps_screenshots
+    def test_half_typed_names_are_left_alone(self) -> None:
+        one, two = self.pair(CHAT)
+        for number, label in enumerate(("Nickname", "New room")):
+            typing = two.get_by_label(label)
+            typing.fill("")
+            typing.press_sequentially("half a na")
+            create_room(one, f"Room {number}")
+            write(one, "Nobody is here")
+            expect(two.get_by_text(f"Room {number}", exact=True)).to_be_visible()
+            expect(typing).to_have_value("half a na")
+            expect(typing).to_be_focused()
+
+    @keeps_screenshots
+    def test_rooms(self) -> None:
+        one, two = self.pair(CHAT)
+        expect(two.get_by_role("heading", name="Lobby")).to_be_visible()
+        create_room(one, "Tea")
+        expect(one.get_by_label("New room")).to_have_value("")
         expect(two.get_by_role("heading", name="Lobby")).to_be_visible()
         two.get_by_text("Tea", exact=True).click()
         expect(two.get_by_role("heading", name="Tea")).to_be_visible()
-        box = one.get_by_placeholder("Write to Tea")
-        box.fill("Milk first")
-        box.press("Enter")
+        write(one, "Milk first")
         expect(two.get_by_text("Milk first")).to_be_visible()
 
-    def test_picture(self) -> None:
-        """Two tabs of the chat side by side. README_PICTURE=1 keeps it in .github/."""
-        one, two = self.pair((ROOT / "demo_chat.py").read_text())
-        for page, name in ((one, "Ada"), (two, "Grace")):
-            nickname = page.get_by_label("Nickname")
-            nickname.fill(name)
-            nickname.press("Enter")
-        said = [(one, "The file is one copy away."), (two, "And my tab shows it without a reload!")]
-        for page, text in said:
-            box = page.get_by_placeholder("Write to Lobby")
-            box.fill(text)
-            box.press("Enter")
-            for other in (one, two):
-                expect(other.get_by_text(text)).to_be_visible()
-        shots = [Image.open(io.BytesIO(page.screenshot())) for page in (one, two)]
-        both = Image.new("RGB", (shots[0].width * 2 + 16, shots[0].height), "#888888")
-        both.paste(shots[0], (0, 0))
-        both.paste(shots[1], (shots[0].width + 16, 0))
-        if os.environ.get("README_PICTURE"):
-            (ROOT / ".github").mkdir(exist_ok=True)
-            both.quantize(128).save(ROOT / ".github" / "chat.png", optimize=True)
+    @keeps_screenshots
+    def test_a_long_history_opens_at_its_end_and_stays_where_it_is_read(self) -> None:
+        one, two = self.pair(LONG_CHAT)
+        last = two.get_by_text("Line 149.")
+        expect(last).to_be_in_viewport()
+        wait_for("the end of the history", lambda: last.evaluate(BELOW) < 5)
+        read = two.get_by_text("Line 100.")
+        read.scroll_into_view_if_needed()
+        before = read.bounding_box()
+        write(one, "One more")
+        expect(two.get_by_text("One more")).to_be_attached()
+        self.assertEqual(read.bounding_box(), before)
+        expect(one.get_by_text("One more")).to_be_in_viewport()
 
-    def test_scroll_position_stays(self) -> None:
-        one, two = self.pair(COUNTED + "for line in range(200):\n    st.text(f'line {line}')\n")
+    @keeps_screenshots
+    def test_people_have_faces(self) -> None:
+        one, two = self.pair(CHAT)
+        for page, name in ((one, "Ada"), (two, "Grace")):
+            name_user(page, name)
+            write(page, f"I am {name}.")
+        for page in (one, two):
+            messages = page.get_by_test_id("stChatMessage")
+            expect(messages).to_have_count(2)
+            faces = messages.locator("> [aria-hidden=true]").all_inner_texts()
+            self.assertEqual(len(set(faces)), 2, faces)
+            expect(messages.nth(0)).to_contain_text(faces[0] + "Ada")
+
+    @keeps_screenshots
+    def test_nothing_is_cut_off_and_nothing_moves(self) -> None:
+        server = self.serve(CHAT)
+        writer = self.open(server)
+        write(writer, "A long line that has to be wrapped on a phone, and averyverylongwordwithoutanyspaceinit" * 2)
+        for number, page in enumerate(self.sizes(server)):
+            expect(page.get_by_text("A long line")).to_be_visible()
+            self.assertEqual(page.evaluate(CUT_OFF), [])
+            places = [page.get_by_role("heading", name="Lobby"), page.get_by_test_id("stChatInput")]
+            before = [place.bounding_box() for place in places]
+            write(writer, f"Message {number}")
+            expect(page.get_by_text(f"Message {number}")).to_be_in_viewport()
+            self.assertEqual([place.bounding_box() for place in places], before)
+
+
+class Pages(TwoTabs):
+    @keeps_screenshots
+    def test_R3_scroll_position_stays(self) -> None:
+        server = self.serve(app("counted"))
+        one, two = self.open(server), self.open(server, "?lines=200")
         expect(two.get_by_text("line 199", exact=True)).to_be_attached()
         two.get_by_text("line 100", exact=True).scroll_into_view_if_needed()
         where = "() => document.querySelector('[data-testid=stMain], section.main').scrollTop"
@@ -164,29 +279,27 @@ class Browser(RealServerCase):
             expect(two.get_by_text(f"x is {value}.")).to_be_attached()
         self.assertEqual(two.evaluate(where), before)
 
-    def test_the_page_and_its_query_stay(self) -> None:
-        shown = HEAD + "st.markdown(f\"x is {server_state.get('x', 0)}. query is {st.query_params.get('q')}.\")\n"
-        write = "st.button('write', on_click=lambda: server_state.update(x=server_state.get('x', 0) + 1))\n"
-        navigation = (
-            "import streamlit as st\n"
-            "st.navigation([st.Page('home.py', default=True), st.Page('second.py', title='second')]).run()\n"
-        )
-        for name, app, files in (
-            ("st.navigation", navigation, {"home.py": shown + write, "second.py": shown}),
-            ("pages/", shown + write, {"pages/second.py": shown}),
+    @keeps_screenshots
+    def test_R3_the_page_and_its_query_stay(self) -> None:
+        first, second = app("first_page"), app("second_page")
+        navigated = {"first_page.py": first, "second_page.py": second}
+        for name, text, files, path in (
+            ("st.navigation", app("navigation"), navigated, "second_page"),
+            ("pages/", first, {"pages/second_page.py": second}, "second_page"),
         ):
             with self.subTest(name):
-                server = self.serve(app, files)
-                one, two = self.open(server), self.open(server, "second?q=tea")
+                server = self.serve(text, files)
+                one, two = self.open(server), self.open(server, f"{path}?q=tea")
                 for value in range(1, 3):
                     expect(two.get_by_text("query is tea.")).to_be_visible()
                     one.get_by_role("button", name="write").click()
                     for page in (one, two):
                         expect(page.get_by_text(f"x is {value}.")).to_be_visible()
-                self.assertTrue(two.url.endswith("/second?q=tea"), two.url)
+                self.assertTrue(two.url.endswith(f"/{path}?q=tea"), two.url)
 
-    def test_a_tab_that_was_cut_off_catches_up(self) -> None:
-        server = self.serve(COUNTED)
+    @keeps_screenshots
+    def test_R5_a_tab_that_was_cut_off_catches_up(self) -> None:
+        server = self.serve(app("counted"))
         proxy = Proxy(server.port)
         self.addCleanup(proxy.close)
         one, two = self.open(server), self.open(server, port=proxy.port)
@@ -203,13 +316,9 @@ class Browser(RealServerCase):
         before = int(runs.split("are ")[1].strip("."))
         expect(two.get_by_text(f"runs are {before + 1}.")).to_be_visible()  # once, for it was not rerun while away
 
-    def test_saving_files(self) -> None:
-        app = (
-            IMPORTS_AS_FILES_ARE_SAVED
-            + COUNTED.removeprefix(HEAD)
-            + "st.markdown(f'other is {other.__doc__}, lock is {id(server_state_lock.x)}.')\n"
-        )
-        one, two = self.pair(app, {"other.py": "'old'\n"}, server__runOnSave="true")
+    @keeps_screenshots
+    def test_S2_saving_files(self) -> None:
+        one, two = self.pair(app("saved"), {"other.py": "'old'\n"}, server__runOnSave="true")
         one.get_by_role("button", name="write").click()
         expect(two.get_by_text("x is 1.")).to_be_visible()
         lock = two.get_by_text("lock is").inner_text().split("lock is")[1]
@@ -224,21 +333,9 @@ class Browser(RealServerCase):
             expect(page.get_by_text("x is 2.")).to_be_visible()
             self.assertEqual(page.get_by_text("lock is").inner_text().split("lock is")[1], lock)
 
-    def test_however_a_lock_is_left(self) -> None:
-        app = HEAD + (
-            "server_state.setdefault('log', [])\n"
-            "st.markdown('log is ' + ' '.join(server_state['log']) + '.')\n"
-            "for how in [how for how in ('rerun', 'stop', 'raise', 'pass') if st.button(how)]:\n"
-            "    with server_state_lock['log']:\n"
-            "        server_state['log'].append(how)\n"
-            "        if how == 'rerun':\n"
-            "            st.rerun()\n"
-            "        if how == 'stop':\n"
-            "            st.stop()\n"
-            "        if how == 'raise':\n"
-            "            raise ValueError\n"
-        )
-        one, two = self.pair(app)
+    @keeps_screenshots
+    def test_L3_however_a_lock_is_left(self) -> None:
+        one, two = self.pair(app("left"))
         log: list[str] = []
         for how in ("rerun", "stop", "raise", "pass"):
             log.append(how)
@@ -248,15 +345,9 @@ class Browser(RealServerCase):
         two.get_by_role("button", name="pass").click()  # the lock is free
         expect(one.get_by_text(f"log is {' '.join(log)}.", exact=True)).to_be_visible()
 
-    def test_beside_fragments_that_run_by_the_clock(self) -> None:
-        app = COUNTED + (
-            "@st.fragment(run_every=0.2)\n"
-            "def clock():\n"
-            "    st.session_state.ticks = st.session_state.get('ticks', 0) + 1\n"
-            "    st.markdown(f'ticks are {st.session_state.ticks}, the clock shows {server_state.get(\"x\")}.')\n"
-            "clock()\n"
-        )
-        one, two = self.pair(app)
+    @keeps_screenshots
+    def test_R4_beside_fragments_that_run_by_the_clock(self) -> None:
+        one, two = self.pair(app("clock"))
         for value in range(1, 6):
             one.get_by_role("button", name="write").click()
             for page in (one, two):

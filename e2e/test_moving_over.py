@@ -7,20 +7,15 @@ import time
 import unittest
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlencode
 
-from streamlit_client import Proxy, RealServerCase, Server, Tab, wait_for
+from streamlit_client import Proxy, RealServerCase, Server, Tab, app, wait_for
 
-APPS = Path(__file__).resolve().parent / "apps"
 COLOURS = ["red", "green", "blue", "жёлтый", "🟣", "white"]
 SOON = 5.0  # seconds until a tab that has come back shows what is
 
 
 class MovingOver(RealServerCase):
-    def serve_app(self, name: str) -> Server:
-        return self.serve((APPS / f"{name}.py").read_text())
-
     def serve_tab(self, server: Server | Proxy, **query: str) -> Tab:
         tab = Tab(server, urlencode(query))
         self.addCleanup(tab.close)
@@ -31,7 +26,7 @@ class MovingOver(RealServerCase):
         wait_for(f"{label} at {default}", lambda: list(tab.widgets[label].default) == default)
 
     def test_R1a_a_shared_slider(self) -> None:
-        one, two = tabs = self.tabs(self.serve_app("slider"), 2)
+        one, two = tabs = self.tabs(self.serve(app("slider")), 2)
         self.runs(*tabs)
         before = one.started, two.started
         for level in range(51, 57):
@@ -49,7 +44,7 @@ class MovingOver(RealServerCase):
             self.assertIn("level is 7.", tab.text())
 
     def test_R1a_a_multiselect(self) -> None:
-        one, two = tabs = self.tabs(self.serve_app("multiselect"), 2)
+        one, two = tabs = self.tabs(self.serve(app("multiselect")), 2)
         has_names = hasattr(one.widgets["Colours"], "raw_values")  # older releases have numbers
         self.runs(*tabs)
         before = one.started, two.started
@@ -66,7 +61,7 @@ class MovingOver(RealServerCase):
         self.assertEqual((one.started - before[0], two.started - before[1]), (12, 6))
 
     def test_C1_a_multiselect_that_many_follow(self) -> None:
-        tabs = self.tabs(self.serve_app("multiselect"), 6)
+        tabs = self.tabs(self.serve(app("multiselect")), 6)
         self.runs(*tabs)
         before = [tab.started for tab in tabs]
         if hasattr(tabs[0].widgets["Colours"], "raw_values"):
@@ -79,7 +74,7 @@ class MovingOver(RealServerCase):
         self.assertEqual([tab.started - b for tab, b in zip(tabs, before, strict=True)], [2, 1, 1, 1, 1, 1])
 
     def test_R1a_a_history_above_its_input(self) -> None:
-        one, two = self.tabs(self.serve_app("history"), 2)
+        one, two = self.tabs(self.serve(app("history")), 2)
         for tab, text in ((one, "héllo 👋"), (two, "привет"), (one, "again")):
             self.runs(one, two)
             before = one.started, two.started
@@ -94,7 +89,7 @@ class MovingOver(RealServerCase):
             self.assertEqual(each.text().count("said: "), 3)
 
     def test_R1a_a_score_above_its_button(self) -> None:
-        one, two = self.tabs(self.serve_app("score"), 2)
+        one, two = self.tabs(self.serve(app("score")), 2)
         self.runs(one, two)
         before = one.started, two.started
         one.click("Hit")
@@ -104,14 +99,14 @@ class MovingOver(RealServerCase):
         self.assertEqual((one.started - before[0], two.started - before[1]), (2, 1))
 
     def test_R1a_a_message_under_a_button_stays(self) -> None:
-        one, two = self.tabs(self.serve_app("score"), 2)
+        one, two = self.tabs(self.serve(app("score")), 2)
         self.assert_runs(lambda: one.click("Save"), [(1, 0), (1, 0)], one, two)
         self.assertIn("Well done.", one.text())
         for tab in (one, two):
             self.assertIn("saved 1 times.", tab.text())
 
     def test_R7_force_reaches_its_caller(self) -> None:
-        one, two = self.tabs(self.serve_app("force"), 2)
+        one, two = self.tabs(self.serve(app("force")), 2)
         for turn in (1, 2):
             self.runs(one, two)
             before = one.started, two.started
@@ -122,7 +117,7 @@ class MovingOver(RealServerCase):
             self.assertEqual((one.started - before[0], two.started - before[1]), (2, 1))
 
     def test_L4_rooms_of_own_objects(self) -> None:
-        one, two = self.tabs(self.serve_app("rooms"), 2)
+        one, two = self.tabs(self.serve(app("rooms")), 2)
         for count, author in enumerate((one, two, one), 1):
             self.assert_runs(partial(author.click, "Move"), [(1, 0), (1, 0)], one, two)
             for tab in (one, two):
@@ -130,7 +125,7 @@ class MovingOver(RealServerCase):
 
     def assert_quiet(self, what: str, toggle: str = "", most: int = 10) -> None:
         """Two tabs that do this on every run make at most `most` runs in ten seconds, and none after these."""
-        server = self.serve_app("idle")
+        server = self.serve(app("idle"))
         since = time.monotonic()
         tabs = [self.serve_tab(server, what=what, me=me) for me in ("Ada", "Боб")]
         if toggle:  # from now on each tab writes what the other one overwrites
@@ -169,12 +164,12 @@ class MovingOver(RealServerCase):
         self.assert_quiet("frame")
 
     def test_M2_L1_small_habits(self) -> None:
-        (tab,) = self.tabs(self.serve_app("moved"), 1)
+        (tab,) = self.tabs(self.serve(app("moved")), 1)
         for text in ("no such key.", "None is there: False.", "locks: ['room'] 1 True."):
             self.assertIn(text, tab.text())
 
     def test_R4_a_timed_fragment_that_is_always_under_way(self) -> None:
-        server = self.serve_app("timed")
+        server = self.serve(app("timed"))
         (one,) = self.tabs(server, 1)
         (two,) = self.tabs(server, 1)
         self.runs(one, two)
@@ -199,7 +194,7 @@ class MovingOver(RealServerCase):
 
     def assert_half_open(self, name: str, button: str, shown: str) -> None:
         """A connection dies without a word, another tab writes, and the browser comes back to its session."""
-        server = self.serve_app(name)
+        server = self.serve(app(name))
         proxy = Proxy(server.port)
         self.addCleanup(proxy.close)
         (one,) = self.tabs(server, 1)

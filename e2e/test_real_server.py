@@ -9,25 +9,18 @@ import unittest
 
 import streamlit as st
 
-from streamlit_client import IMPORTS_AS_FILES_ARE_SAVED, ROOT, RealServerCase, wait_for
-
-READER = """
-import time
-import streamlit as st
-from server_state import no_rerun, server_state, server_state_lock
-
-st.session_state.runs = st.session_state.get("runs", 0) + 1
-"""
+from streamlit_client import ROOT, RealServerCase, app, wait_for
 
 
 class RealServer(RealServerCase):
     def test_counter_demo(self) -> None:
         server = self.serve((ROOT / "demo_counter.py").read_text())
         one, two = self.tabs(server, 2)
-        self.assert_runs(lambda: one.click("Increment"), [(1, 0), (1, 0)], one, two)
+        self.assert_runs(lambda: one.click("Increment"), [(0, 1), (0, 1)], one, two)
         for tab in (one, two):
             self.assertIn("1", tab.text())
-        self.assert_runs(lambda: two.put("Level", "double_array_value", 77.0), [(1, 0), (1, 0)], one, two)
+        level = ("Level", "double_array_value", 77.0)
+        self.assert_runs(lambda: two.send(level), [(0, 1), (0, 1)], one, two)
         for tab in (one, two):
             tab.wait_for_text("Everybody's level is 77.")
         self.assertNotIn("Traceback", server.output())
@@ -47,17 +40,7 @@ class RealServer(RealServerCase):
         self.assertIn("1", two.text())
 
     def test_in_place_changes(self) -> None:
-        app = READER + (
-            "server_state.setdefault('log', [])\n"
-            "if st.button('unlocked'):\n"
-            "    server_state.log.append('u')\n"
-            "if st.button('locked'):\n"
-            "    with server_state_lock['log']:\n"
-            "        server_state.log.append('l')\n"
-            "        st.rerun()\n"
-            "st.markdown('log is ' + ''.join(server_state.log) + '.')\n"
-        )
-        one, two = self.tabs(self.serve(app), 2)
+        one, two = self.tabs(self.serve(app("in_place")), 2)
         self.assert_runs(lambda: one.click("unlocked"), [(1, 0), (1, 0)], one, two)
         two.wait_for_text("log is u.")
         two.click("locked")
@@ -65,16 +48,10 @@ class RealServer(RealServerCase):
             tab.wait_for_text("log is ul.")
 
     def test_saving_files_keeps_state_and_updates(self) -> None:
-        app = IMPORTS_AS_FILES_ARE_SAVED + (
-            "server_state.setdefault('n', 0)\n"
-            "if st.button('+1'):\n"
-            "    server_state.n += 1\n"
-            "st.markdown(f\"n is {server_state.n}, other is {other.__doc__}, lock is {id(server_state_lock['n'])}.\")\n"
-        )
-        server = self.serve(app, {"other.py": "'old'"}, server__runOnSave="true")
+        server = self.serve(app("saved"), {"other.py": "'old'"}, server__runOnSave="true")
         one, two = self.tabs(server, 2)
-        one.click("+1")
-        two.wait_for_text("n is 1,")
+        one.click("write")
+        two.wait_for_text("x is 1.")
         lock = two.text().split("lock is")[1]
         (server.folder / "other.py").write_text("'new'")
         two.wait_for_text("other is new")
@@ -83,26 +60,23 @@ class RealServer(RealServerCase):
         module.write_text(module.read_text() + "# saved\n")
         wait_for("the rerun on save", lambda: two.started > started)
         self.runs(one, two)
-        one.click("+1")
-        two.wait_for_text("n is 2,")
+        one.click("write")
+        two.wait_for_text("x is 2.")
         self.assertEqual(two.text().split("lock is")[1], lock)
 
+    def test_S2_a_copy_in_a_package_is_the_same_state(self) -> None:
+        package = "from .server_state import server_state, server_state_lock\n"
+        copy = (ROOT / "server_state.py").read_text()
+        files = {"shop/__init__.py": package, "shop/server_state.py": copy}
+        server = self.serve(app("vendored"), files)
+        one, two = self.tabs(server, 2)
+        self.assert_runs(lambda: one.click("order"), [(1, 0), (1, 0)], one, two)
+        for tab in (one, two):
+            self.assertIn("orders are 1. one state: True. one lock: True. two modules: True.", tab.text())
+        self.assertNotIn("Traceback", server.output())
+
     def test_nested_fragments(self) -> None:
-        app = READER + (
-            "@st.fragment\n"
-            "def inner():\n"
-            "    st.markdown(f\"inner shows {server_state.get('x')}.\")\n"
-            "@st.fragment\n"
-            "def outer():\n"
-            "    st.markdown(f\"outer shows {server_state.get('y')}.\")\n"
-            "    inner()\n"
-            "outer()\n"
-            "def write(key):\n"
-            "    server_state[key] = server_state.get(key, 0) + 1\n"
-            "for key in 'xy':\n"
-            "    st.button(f'write {key}', on_click=write, args=(key,))\n"
-        )
-        one, two = self.tabs(self.serve(app), 2)
+        one, two = self.tabs(self.serve(app("nested")), 2)
         self.assert_runs(lambda: one.click("write x"), [(1, 0), (0, 1)], one, two)
         two.wait_for_text("inner shows 1.")
         self.assert_runs(lambda: one.click("write y"), [(1, 0), (0, 1)], one, two)
@@ -111,17 +85,7 @@ class RealServer(RealServerCase):
         two.wait_for_text("inner shows 2.")
 
     def test_a_dialog_is_a_fragment(self) -> None:
-        app = READER + (
-            "@st.dialog('Details')\n"
-            "def details():\n"
-            "    st.markdown(f\"the dialog shows {server_state.get('x')}.\")\n"
-            "if st.button('open'):\n"
-            "    details()\n"
-            "def write():\n"
-            "    server_state.x = server_state.get('x', 0) + 1\n"
-            "st.button('write', on_click=write)\n"
-        )
-        one, two = self.tabs(self.serve(app), 2)
+        one, two = self.tabs(self.serve(app("dialog")), 2)
         one.click("open")
         one.wait_for_text("the dialog shows None.")
         self.assert_runs(lambda: two.click("write"), [(0, 1), (1, 0)], one, two)
@@ -129,23 +93,7 @@ class RealServer(RealServerCase):
 
     @unittest.skipUnless("parallel" in inspect.signature(st.fragment).parameters, "parallel fragments came with 1.58")
     def test_parallel_fragments(self) -> None:
-        app = READER + (
-            "@st.fragment(parallel=True)\n"
-            "def show(key):\n"
-            "    st.markdown(f'{key} is {server_state.get(key)}.')\n"
-            "show('x')\n"
-            "show('y')\n"
-            "@st.fragment(parallel=True)\n"
-            "def count():\n"
-            "    if st.session_state.runs == 2:\n"
-            "        server_state.z = server_state.get('z', 0) + 1\n"  # the run's own: it is not told of it
-            "    st.markdown(f\"z is {server_state.get('z')}.\")\n"
-            "count()\n"
-            "def write(key):\n"
-            "    server_state[key] = server_state.get(key, 0) + 1\n"
-            "st.button('write x', on_click=write, args=('x',))\n"
-        )
-        one, two = self.tabs(self.serve(app), 2)
+        one, two = self.tabs(self.serve(app("parallel")), 2)
         before = self.runs(one, two)
         one.click("write x")
         for tab in (one, two):
@@ -157,15 +105,9 @@ class RealServer(RealServerCase):
 
     @unittest.skipUnless(hasattr(st, "App"), "st.App came with 1.58")
     def test_mounted_under_uvicorn(self) -> None:
-        app = READER + (
-            "def write():\n"
-            "    server_state.x = server_state.get('x', 0) + 1\n"
-            "st.button('write', on_click=write)\n"
-            "st.markdown(f\"x is {server_state.get('x')}.\")\n"
-        )
         asgi = "import streamlit as st\napp = st.App('app.py')\n"
         command = "uvicorn asgi:app --host 127.0.0.1 --port {port}"
-        one, two = self.tabs(self.serve(app, {"asgi.py": asgi}, command), 2)
+        one, two = self.tabs(self.serve(app("first_page"), {"asgi.py": asgi}, command), 2)
         self.assert_runs(lambda: one.click("write"), [(1, 0), (1, 0)], one, two)
         two.wait_for_text("x is 1.")
 
