@@ -642,16 +642,15 @@ class _Store:
         is_told = _home._quiet.get() is None
         flags = _Flags(is_told, run.cause.depth + 1 if run else 0)
         changes = {}
-        for key, data in pickled.items():
-            kind = "delete" if data is None else "new" if only_new else "set"
-            if kind == "set" and data == self.known.get(key, b"")[32:]:
-                kind = "same"
-            changes[key] = _Change(kind, data, flags)
         with self.turn():
+            for key, data in pickled.items():
+                kind = "delete" if data is None else "new" if only_new else "set"
+                if kind == "set" and data == self.known.get(key, b"")[32:]:
+                    kind = "same"
+                changes[key] = _Change(kind, data, flags)
             late = self.send(changes)
-            if only_new:
-                self.apply({k: self.deferred[k] for k in shared if k in self.deferred}, shared)
-                for key in shared:
+            for key in shared:
+                if only_new:
                     self.check(key)
             before = _home._assign(new, only_new)
             if late:
@@ -683,7 +682,13 @@ class _Store:
             raise LockLostError(f'server_state["{_key(detail)}"] was assigned elsewhere: {hint}.')
         is_first = status == b"ok"
         if is_first:
-            self.take(news, [key for key, change in changes.items() if change.kind != "new"])
+            # Forced keys have no value of ours; what `setdefault` and `pop` give is the store's.
+            decided = {key for key, change in changes.items() if change.kind in ("new", "force")}
+            if hold is None:
+                decided |= {key for key, change in changes.items() if change.data is None}
+            self.take(news, own=changes.keys() - decided, acquired=decided)
+            waiting = {key: self.deferred[key] for key in decided if key in self.deferred}
+            self.apply(waiting, acquired=waiting)
             self.position = detail
         for key, change in changes.items():
             if change.kind == "force" or (change.kind == "new" and self.has(key)):
