@@ -1,0 +1,11 @@
+"""The chat and the counter, as an app that several processes run: `connect` stands in the file that is started."""
+
+import os
+
+import streamlit as st
+
+from server_state_redis import connect
+
+connect(os.environ["STATE_STORE"], name="demo", secret=os.environ["STATE_SECRET"])
+pages = [st.Page("demo_chat.py", title="Chat"), st.Page("demo_counter.py", title="Counter")]
+st.navigation(pages).run()
