@@ -19,11 +19,13 @@ from __future__ import annotations
 import hmac
 import io
 import logging
+import os
 import pickle
 import secrets
 import sys
 import threading
 import time
+import types
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,19 +87,29 @@ local function since()
 end
 local news = since()
 """
+# P5: ARGV[2] is a number after an outage: commits that are still under way come too late.
 _SYNC = (
     _SINCE
     + """
+if ARGV[2] ~= '' then
+  redis.call('SET', done, ARGV[2], 'EX', 600)
+end
 local last = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)[1]
 return {last and last[1] or '0', news}
 """
 )
 
 # P2: several names all or none. A name that is ours already is kept: the answer to the first
-# request may have been lost. ARGV: position, token, lease in ms.
+# request may have been lost; how many of the first must be ours, in a transaction that has gone on.
+# ARGV: position, token, lease in ms, that number.
 _ACQUIRE = (
     _SINCE
     + """
+for i = 6, 5 + ARGV[4] do
+  if redis.call('GET', KEYS[i]) ~= ARGV[2] then
+    return {'lost', KEYS[i], news}
+  end
+end
 local wait = 0
 for i = 6, #KEYS do
   local holder = redis.call('GET', KEYS[i])
@@ -124,7 +136,7 @@ return {'ok', 0, news}
 _COMMIT = (
     _SINCE
     + """
-if redis.call('GET', done) == ARGV[3] then
+if tonumber(redis.call('GET', done) or 0) >= tonumber(ARGV[3]) then
   return {'done', '', news}
 end
 for i = 6, #KEYS do
@@ -273,9 +285,9 @@ class _FinderOfMain(pickle.Pickler):
     """Says what is defined in the main script, which other processes cannot import."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if getattr(obj if isinstance(obj, type) else type(obj), "__module__", "") == "__main__":
-            kind = obj if isinstance(obj, type) else type(obj)
-            raise TypeError(f"the class {kind.__qualname__} is defined in the main script")
+        named = obj if isinstance(obj, (type, types.FunctionType)) else type(obj)
+        if named.__module__ == "__main__":
+            raise TypeError(f"{named.__qualname__} is defined in the main script")
         return NotImplemented
 
 
@@ -295,6 +307,12 @@ def _pickled(key: str, value: Any) -> bytes:
     return data
 
 
+def _go_on_alone() -> None:
+    """A forked child has a copy of the state, as without a store."""
+    _home._store = None
+
+
+os.register_at_fork(after_in_child=_go_on_alone)
 _id = secrets.token_hex(8)  # of this process
 _numbers = count(1)
 
@@ -305,9 +323,13 @@ class _Hold:
     def __init__(self) -> None:
         self.token = f"{_id} {next(_numbers)}"
         self.names: set[str] = set()  # of locks
-        self.quiet: set[str] = set()  # keys that were changed in `no_rerun`
+        self.assigned: dict[str, bool] = {}  # keys, and whether readers are told
+        self.in_place: dict[str, bool] = {}  # the same, found at the end of a `no_rerun`
         # What it had in hand when another process's value took its place.
         self.replaced: list[tuple[str, Any, Any]] = []
+
+    def assign(self, key: str, is_told: bool) -> None:
+        self.assigned[key] = self.assigned.get(key, False) or is_told
 
 
 class _Flags(NamedTuple):
@@ -316,14 +338,18 @@ class _Flags(NamedTuple):
     is_told: bool = True
     depth: int = 0
     in_place: int = 0
+    is_forced: bool = False  # told although nothing is seen to have changed
 
     @classmethod
     def read(cls, text: bytes) -> _Flags:
-        is_told, depth, in_place = map(int, text.split())
-        return cls(bool(is_told), depth, in_place)
+        try:
+            is_told, depth, in_place, is_forced = map(int, text.split())
+        except ValueError:  # somebody else wrote there
+            return cls()
+        return cls(bool(is_told), depth, in_place, bool(is_forced))
 
     def text(self) -> str:
-        return f"{int(self.is_told)} {self.depth} {self.in_place}"
+        return f"{int(self.is_told)} {self.depth} {self.in_place} {int(self.is_forced)}"
 
     def after(self, before: _Flags | None) -> _Flags:
         """Give the flags of two changes in one; what is told to nobody counts for nothing."""
@@ -331,7 +357,9 @@ class _Flags(NamedTuple):
             return self
         if not self.is_told:
             return before
-        return _Flags(True, max(self.depth, before.depth), min(self.in_place, before.in_place))
+        depth = max(self.depth, before.depth)
+        in_place = min(self.in_place, before.in_place)
+        return _Flags(True, depth, in_place, self.is_forced or before.is_forced)
 
 
 class _Change(NamedTuple):
@@ -395,9 +423,8 @@ class _Store:
         self.scripts = {
             text: client.register_script(text) for text in (_SYNC, _ACQUIRE, _COMMIT, _RENEW)
         }
-        self.keys = [
-            self.prefix + part for part in ("values", "log", "bell", "waiting", f"done:{_id}")
-        ]
+        parts = ("values", "log", "bell", "waiting", f"done:{_id}")
+        self.keys = [_name(self.prefix + part) for part in parts]
 
     # Round trips.
     @contextmanager
@@ -413,27 +440,35 @@ class _Store:
             self.turn_lock.__exit__()
 
     def error(self) -> ConnectionError:
-        hint = "nothing was changed for good here; try again when it is back"
         reason = self.away or f"busy for {DEADLINE} s"
+        hint = "a change that was under way may or may not have been made; try again later"
         return ConnectionError(f"The store of server_state does not answer ({reason}): {hint}.")
 
     def ask(self, script: str, locks: Iterable[str], *arguments: Any) -> Any:
         """Run a script in the store; it is asked again once, which every script here allows."""
-        keys = [*self.keys, *(f"{self.prefix}lock:{name}" for name in sorted(locks))]
+        keys = [*self.keys, *map(self.lock_key, locks)]
         arguments = (self.position, *arguments)
         try:
             return self.scripts[script](keys, arguments)
         except Exception as error:
             _logger.debug("the store is asked again: %s", error)
         try:
+            self.client.connection_pool.disconnect(inuse_connections=False)  # the others are dead
             return self.scripts[script](keys, arguments)
         except Exception as error:
+            kinds = {kind.__name__ for kind in type(error).__mro__}
+            if kinds.isdisjoint(("OSError", "ConnectionError", "TimeoutError")):
+                message = f"The store of server_state refuses: {error}. Nothing was changed."
+                raise ConnectionError(message) from error
             self.away = error
             raise self.error() from error
 
+    def lock_key(self, name: str) -> bytes:
+        return _name(f"{self.prefix}lock:{name}")
+
     def load(self) -> None:
         with self.turn():
-            _, news = self.ask(_SYNC, ())
+            _, news = self.ask(_SYNC, (), "")
             self.take(news)
         try:
             policy = self.client.config_get("maxmemory-policy").get("maxmemory-policy")
@@ -447,25 +482,28 @@ class _Store:
         """Hear of other processes' changes: the log and the bell only say that there is news."""
         _, log, bell, *_ = self.keys
         rung = "0"
-        said = 0.0
+        said = -60.0  # when we last said that it is away
         while True:
+            before = self.position
             try:
-                before = self.position
                 self.client.xread({log: before, bell: rung}, block=int(BELL * 1000))
-                if self.position != before:  # a commit of ours has brought what there was
-                    self.ring()
-                    time.sleep(PAUSE)
-                    continue
-                with self.turn_lock:
-                    rung, news = self.ask(_SYNC, ())
-                    self.away = None
-                    self.take(news)
             except Exception as error:
-                if self.away is None or time.monotonic() > said + 60:
-                    said = time.monotonic()
-                    _logger.warning("The store of server_state does not answer: %s", error)
-                self.away = error
+                _logger.debug("listening to the store failed: %s", error)
                 time.sleep(RETRY)
+            if self.position != before:  # a commit of ours has brought what there was
+                time.sleep(PAUSE)
+            else:
+                try:
+                    with self.turn_lock:
+                        number = "" if self.away is None else next(_numbers)
+                        rung, news = self.ask(_SYNC, (), number)
+                        self.away = None
+                        self.take(news)
+                except Exception as error:
+                    if time.monotonic() > said + 60:
+                        said = time.monotonic()
+                        _logger.warning("%s", error)
+                    time.sleep(RETRY)
             self.ring()
 
     def ring(self) -> None:
@@ -479,7 +517,7 @@ class _Store:
             with _home._master:
                 holds = list(self.holds.values())
             for hold in holds:
-                keys = [f"{self.prefix}lock:{name}" for name in list(hold.names)]
+                keys = [self.lock_key(name) for name in list(hold.names)]
                 if keys:
                     try:
                         self.scripts[_RENEW](keys, [hold.token, int(LEASE * 1000)])
@@ -508,7 +546,7 @@ class _Store:
         open_ones = self.transactions()
         locked = {name for t in open_ones for name in list(t.names)} - set(acquired)
         new = {}
-        told = []
+        told: dict[Any, _Flags] = {}
         for key, (data, flags) in values.items():
             if key in self.local:
                 continue
@@ -517,21 +555,24 @@ class _Store:
                 continue
             self.deferred.pop(key, None)
             if flags.is_told:
-                told.append(flags)
+                told[_home._entry(key)] = flags
             if data is None or data != self.known.get(key):  # else the object is as good
                 new[key] = self.opened(key, data)
         self.note_replaced(open_ones, new)
         self.turn_lock.replaced += [_home._entry(key).value for key in new]
         _, changed = _home._replace(new)
         self.received.update({k: id(value) for k, value in new.items() if value is not _MISSING})
-        entries = [_home._entry(key) for key in values if values[key][1].is_told]
-        entries = [entry for entry in entries if entry.key not in self.deferred]
+        told = {e: flags for e, flags in told.items() if flags.is_forced or e in changed}
         if told:
-            entries += [entry for entry in changed if entry.key is None]  # the set of keys
-            depth = max(flags.depth for flags in told)
-            in_place = min(flags.in_place for flags in told)
+            entries = [*told, *(entry for entry in changed if entry.key is None)]  # the set of keys
+            depth = max(flags.depth for flags in told.values())
+            in_place = min(flags.in_place for flags in told.values())
             _home._publish(dict.fromkeys(entries), None, depth, in_place)
             _home._notify(_home._SOON)
+
+    def take_deferred(self, keys: Iterable[str]) -> None:
+        waiting = {key: self.deferred[key] for key in keys if key in self.deferred}
+        self.apply(waiting, acquired=waiting)
 
     def note_replaced(self, open_ones: list[Any], new: Mapping[str, Any]) -> None:
         for transaction in open_ones:
@@ -546,7 +587,8 @@ class _Store:
 
     def transactions(self) -> list[Any]:
         with _home._master:
-            return [transaction for transaction in _home._transactions if transaction.depth > 0]
+            # One that is being committed has no depth any more, but its names.
+            return [one for one in _home._transactions if one.depth > 0 or one.names]
 
     def opened(self, key: str, data: bytes | None) -> Any:
         """Give a value; _MISSING if it is none, or if it is not to be trusted (P7)."""
@@ -568,7 +610,8 @@ class _Store:
 
     def put_back(self, keys: Iterable[str]) -> None:
         """Have keys show again what the store was last known to have."""
-        values = {key: self.deferred.get(key, (self.known.get(key), _Flags())) for key in keys}
+        told = _Flags(is_forced=True)
+        values = {key: self.deferred.get(key, (self.known.get(key), told)) for key in keys}
         for key in values:
             self.known.pop(key, None)  # the object that we have is not as good
         self.apply(values, acquired=values)
@@ -615,16 +658,27 @@ class _Store:
         """Give 0 when we have them, else the seconds after which it is worth another try."""
         transaction = _home._local.transaction
         hold = self.hold(transaction)
-        if hold.names.issuperset(names):
+        held = sorted(hold.names)
+        names = [name for name in names if name not in hold.names]
+        if not names:
             return 0.0
         with self.turn():
-            answer = self.ask(_ACQUIRE, names, hold.token, int(LEASE * 1000))
-            status, wait, news = answer
+            lease = int(LEASE * 1000)
+            answer = self.ask(_ACQUIRE, [*held, *names], hold.token, lease, len(held))
+            status, detail, news = answer
+            if status == b"lost":
+                self.take(news)
+                raise self.lost(detail)
             is_ours = status == b"ok"
             if is_ours:
                 hold.names.update(names)
             self.take(news, acquired=names if is_ours else ())
-        return 0.0 if is_ours else min(BELL, wait / 1000)
+        return 0.0 if is_ours else min(BELL, detail / 1000)
+
+    def lost(self, lock: bytes) -> LockLostError:
+        name = _key(lock)[len(self.prefix) + len("lock:") :]
+        hint = "all that was changed under it is dropped; hold it for less long"
+        return LockLostError(f'The lock "{name}" ran out while it was held: {hint}.')
 
     def write(self, new: Mapping[str, Any], only_new: bool) -> Any:
         """Commit an assignment or a removal, then make it; under a lock, its release commits."""
@@ -634,18 +688,18 @@ class _Store:
             for key, value in shared.items()
         }
         transaction = _home._local.transaction
+        is_told = _home._quiet.get() is None
         if transaction.depth > 0 or not shared:
-            if _home._quiet.get() is not None and shared:
-                self.hold(transaction).quiet.update(shared)
+            for key in shared:
+                self.hold(transaction).assign(key, is_told)
             return _home._assign(new, only_new)
         run = _home._author()
-        is_told = _home._quiet.get() is None
         flags = _Flags(is_told, run.cause.depth + 1 if run else 0)
         changes = {}
         with self.turn():
             for key, data in pickled.items():
                 kind = "delete" if data is None else "new" if only_new else "set"
-                if kind == "set" and data == self.known.get(key, b"")[32:]:
+                if kind == "set" and self.is_known(key, data, shared[key]):
                     kind = "same"
                 changes[key] = _Change(kind, data, flags)
             late = self.send(changes)
@@ -656,6 +710,16 @@ class _Store:
             if late:
                 self.take(late)
             return before
+
+    def is_known(self, key: str, data: bytes | None, value: Any) -> bool:
+        """Whether an equal value is what the store was last known to have."""
+        known = self.known.get(key, b"")[32:]
+        if data == known:
+            return True
+        before = _home._entry(key).fingerprint
+        if not known or _is_identity(before):
+            return False
+        return bool(_home._fingerprint(value).content == before.content)
 
     def send(self, changes: dict[str, _Change], hold: _Hold | None = None) -> Any:
         """Commit changes, and take over what others changed before.
@@ -673,22 +737,19 @@ class _Store:
         status, detail, news = self.ask(_COMMIT, hold.names if hold else (), *arguments)
         if status == b"lost":
             self.take(news)
-            name = _key(detail)[len(self.prefix) + len("lock:") :]
-            hint = "all that was changed under it is dropped; hold it for less long"
-            raise LockLostError(f'The lock "{name}" ran out while it was held: {hint}.')
+            raise self.lost(detail)
         if status == b"conflict":
             self.take(news)
             hint = "a change in place without the key's own lock is dropped"
             raise LockLostError(f'server_state["{_key(detail)}"] was assigned elsewhere: {hint}.')
         is_first = status == b"ok"
         if is_first:
-            # Forced keys have no value of ours; what `setdefault` and `pop` give is the store's.
-            decided = {key for key, change in changes.items() if change.kind in ("new", "force")}
-            if hold is None:
-                decided |= {key for key, change in changes.items() if change.data is None}
-            self.take(news, own=changes.keys() - decided, acquired=decided)
-            waiting = {key: self.deferred[key] for key in decided if key in self.deferred}
-            self.apply(waiting, acquired=waiting)
+            # What `setdefault` and `pop` give is the store's; a forced key has no value of ours.
+            is_decided_there = ("new", "delete") if hold is None else ()
+            decided = {key for key, change in changes.items() if change.kind in is_decided_there}
+            forced = {key for key, change in changes.items() if change.kind == "force"}
+            self.take(news, own=changes.keys() - decided - forced, acquired=decided)
+            self.take_deferred(decided)
             self.position = detail
         for key, change in changes.items():
             if change.kind == "force" or (change.kind == "new" and self.has(key)):
@@ -713,7 +774,7 @@ class _Store:
             hold = self.hold(transaction)
             del self.holds[transaction]
             touched = {entry.key for entry in transaction.changed if entry.key is not None}
-            touched |= hold.quiet
+            touched |= hold.assigned.keys() | hold.in_place.keys()
             try:
                 found = self.look(transaction)
                 touched = (touched | {entry.key for entry in found}) - self.local
@@ -724,8 +785,10 @@ class _Store:
                     with self.turn():
                         late = self.send(changes, hold)
             except Exception as error:
+                names = set(transaction.names)
                 transaction.__init__()
                 self.put_back(touched)
+                self.take_deferred(names)
                 if not touched and isinstance(error, ConnectionError):
                     return  # the lease will end by itself
                 self.let_go(hold)
@@ -738,8 +801,7 @@ class _Store:
                     self.publish_in_place(entry, changes[entry.key].flags)
             if late:
                 self.take(late)
-            waiting = {k: news for k, news in self.deferred.items() if k in transaction.names}
-            self.apply(waiting, acquired=waiting)
+            self.take_deferred(transaction.names)
 
     def look(self, transaction: Any) -> dict[Any, Any]:
         """Find what was changed in place: entries, with their new fingerprints."""
@@ -768,24 +830,34 @@ class _Store:
         depth = run.cause.depth + 1 if run else 0
         in_place = run.cause.in_place + 1 if run else 0
         is_quiet = _home._quiet.get() is not None
-        assigned = {entry.key for entry in transaction.changed}
+        changed = {entry.key for entry in transaction.changed}
         changes = {}
         for key in sorted(touched):
-            is_own = key in assigned or key in hold.quiet or key in transaction.names
-            flags = _Flags(not is_quiet and (key in assigned or key not in hold.quiet), depth)
-            if key not in assigned and key not in hold.quiet:
-                is_told = flags.is_told and in_place <= _home._QUIET_CHAIN
+            if key in changed or key in hold.assigned or key in hold.in_place:
+                is_told = not is_quiet and (key in changed or self.is_told_of(key, hold))
+                flags = _Flags(is_told, depth)
+            else:
+                is_told = not is_quiet and in_place <= _home._QUIET_CHAIN
                 flags = _Flags(is_told, depth, in_place)
+            is_own = key in hold.assigned or key in transaction.names
             entry = _home._present.get(key)
-            if entry is None:
+            if entry is None and key in hold.assigned:
                 changes[key] = _Change("delete", None, flags)
+                continue
+            if entry is None:
+                changes[key] = _Change("force", None, flags._replace(is_forced=True))
                 continue
             data = _pickled(key, entry.value)
             if data != self.known.get(key, b"")[32:]:
                 changes[key] = _Change("set" if is_own else "in place", data, flags)
-            elif flags.is_told:
-                changes[key] = _Change("force", None, flags)
+            elif flags.is_told and key in changed:
+                changes[key] = _Change("force", None, flags._replace(is_forced=True))
         return changes
+
+    def is_told_of(self, key: str, hold: _Hold) -> bool:
+        """Whether an assignment that this process took for equal is told to the others."""
+        is_told = hold.in_place.get(key, False) or hold.assigned.get(key, False)
+        return is_told and _is_identity(_home._entry(key).fingerprint)
 
     def publish_in_place(self, entry: Any, flags: _Flags) -> None:
         """Tell readers here, but not the author where there can be only one."""
@@ -818,38 +890,41 @@ class _Store:
         if transaction.depth > 0:  # at the end of a `no_rerun` in it
             if is_told:
                 transaction.changed[entry] = None
-            else:
-                self.hold(transaction).quiet.add(key)
+            self.hold(transaction).in_place[key] = is_told
             return True
         message = 'A change in place of server_state["%s"] was dropped: %s. Take its lock for that.'
-        if entry.value is not value:
-            is_from_elsewhere = self.received.get(key) == id(entry.value)
-            if is_from_elsewhere:
-                _logger.warning(message, key, "another process had assigned it")
-            return not is_from_elsewhere
-        try:
-            change = _Change("in place", _pickled(key, value), _Flags(is_told, depth, in_place))
-            with self.turn():
-                late = self.send({key: change})
-                if late:
-                    self.take(late)
-            return True
-        except (ConnectionError, LockLostError, TypeError) as error:
-            _logger.warning(message, key, error)
-            with self.turn_lock:
+        with self.turn_lock:
+            if entry.value is not value:
+                is_from_elsewhere = self.received.get(key) == id(entry.value)
+                if is_from_elsewhere:
+                    _logger.warning(message, key, "another process had assigned it")
+                return not is_from_elsewhere
+            try:
+                change = _Change("in place", _pickled(key, value), _Flags(is_told, depth, in_place))
+                with self.turn():
+                    late = self.send({key: change})
+                    if late:
+                        self.take(late)
+                return True
+            except (ConnectionError, LockLostError, TypeError) as error:
+                _logger.warning(message, key, error)
                 if entry.value is value:
                     self.put_back([key])
-            return False
+                return False
 
     def force(self, entry: Any) -> None:
         """Have readers in all processes rerun; under a lock, its release does it."""
         if _home._local.transaction.depth == 0 and entry.key not in self.local:
             run = _home._author()
-            flags = _Flags(True, run.cause.depth + 1 if run else 0)
+            flags = _Flags(True, run.cause.depth + 1 if run else 0, is_forced=True)
             with self.turn():
                 late = self.send({entry.key: _Change("force", None, flags)})
                 if late:
                     self.take(late)
+
+
+def _is_identity(fingerprint: Any) -> bool:
+    return type(fingerprint.content) is int
 
 
 def _pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
