@@ -14,12 +14,11 @@ st.session_state.setdefault("nickname", f"Guest {random.randint(100, 999)}")
 
 
 def create_room() -> None:
-    name = st.session_state["new room"].strip()
+    name = st.session_state["new room"].strip() or st.session_state["room"]
     with server_state_lock["rooms"]:
-        if name and name not in server_state["rooms"]:
+        if name not in server_state["rooms"]:
             server_state["rooms"].append(name)
-    if name:
-        st.session_state["room"] = name
+    st.session_state["room"] = name
 
 
 def send(room: str, author: str) -> None:
@@ -30,11 +29,12 @@ def send(room: str, author: str) -> None:
 @st.fragment  # a new message redraws this list alone, whatever the others are typing
 def messages(room: str, me: str) -> None:
     history = server_state.get(f"messages in {room}", [])
+    people = list(dict.fromkeys(author for author, _ in history))
     first = max(0, len(history) // 100 * 100 - 100)  # in steps, so that the list stays where somebody reads
     with st.container(height=400):
         for author, text in history[first:]:
-            with st.chat_message("user" if author == me else "other", avatar=random.Random(author).choice(FACES)):
-                st.markdown(f"**{author}**  \n{text}")
+            face = FACES[people.index(author) % len(FACES)]
+            st.chat_message("user" if author == me else "other", avatar=face).markdown(f"**{author}**  \n{text}")
 
 
 with st.sidebar:
