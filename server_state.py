@@ -266,12 +266,15 @@ class _Transaction:
         self.depth = 0  # how many locks are held
         self.names: set[str] = set()
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
+        self.strays: set[_Entry] = set()  # containers of a run that was superseded before it began
         # What it assigned, in that order, with the version it had; None: to be told in any case.
         self.changed: dict[_Entry, int | None] = {}
 
     def __del__(self) -> None:
         if self.depth > 0:  # its thread has ended, and left a lock behind
             _guarded(self.end)
+        if self.strays:
+            _guarded(_inspector.name, self.strays, None, is_locked=False)
 
     def holds(self, entry: _Entry) -> bool:
         return entry.key in self.names or entry in self.handed
@@ -295,7 +298,7 @@ class _Transaction:
         handed.update(entries)
         quiet = _quiet.get()
         if quiet is not None:
-            quiet |= handed  # the end of `no_rerun` looks at them
+            quiet[0].update(handed)  # the end of `no_rerun` looks at them
         elif handed and _store is None:
             _inspector.name(handed, _author(), is_locked=True)
         if changed:
@@ -319,22 +322,18 @@ class RerunSuppressedError(RuntimeError):
 class _NoRerun:
     """`with no_rerun:` changes state without telling anybody. Nestable.
 
-    It holds for the current thread or asyncio task only.
+    It holds for the current thread or asyncio task, and for tasks that are started in it.
     """
 
     def __enter__(self) -> None:
-        blocks = _quiet_blocks.get()
-        quiet = _quiet.get()
-        _quiet_blocks.set((*blocks, quiet))
-        if quiet is None:
-            _quiet.set(set())
+        outer = _quiet.get()
+        entries = outer[0] if outer else set()
+        _quiet.set((entries, outer))
 
     def __exit__(self, *error: object) -> None:
-        *blocks, before = _quiet_blocks.get()
-        _quiet_blocks.set(tuple(blocks))
-        entries = _quiet.get() or set()
-        _quiet.set(before)
-        if before is None:
+        entries, outer = _quiet.get() or (set(), None)
+        _quiet.set(outer)
+        if outer is None:
             for entry in entries:
                 _inspector.look_quietly(entry)
 
@@ -417,8 +416,8 @@ _transactions: weakref.WeakSet[_Transaction] = weakref.WeakSet()  # each changed
 
 _local = _Local()
 _store: Any = None  # for several processes: joined by `redis_store/`, it commits what changes here
-_quiet: ContextVar[set[_Entry] | None] = ContextVar("quiet", default=None)  # handed in no_rerun
-_quiet_blocks: ContextVar[tuple[set[_Entry] | None, ...]] = ContextVar("quiet_blocks", default=())
+# What was handed in the `with no_rerun:` that this context is in, and the one around it.
+_quiet: ContextVar[tuple[set[_Entry], Any] | None] = ContextVar("quiet", default=None)
 
 
 def _entry(key: str) -> _Entry:
@@ -444,15 +443,23 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
         run.note(entry, _fragment(ctx), is_shown)
     value = entry.value
     if entry.fingerprint.may_change:
-        quiet = _quiet.get()
-        transaction = _local.transaction
-        if quiet is not None:
-            quiet.add(entry)
-        elif transaction.depth > 0:
-            transaction.handed.add(entry)
-        if quiet is None and run is not None and entry.fingerprint.is_container:
-            run.handed.add(entry)
+        _hand(entry, value, ctx, run)
     return value
+
+
+def _hand(entry: _Entry, value: Any, ctx: Any, run: _Run | None) -> None:
+    """Note who may change a value in place from now on: any value under a lock, else containers."""
+    quiet = _quiet.get()
+    transaction = _local.transaction
+    if quiet is not None:
+        quiet[0].add(entry)
+    elif transaction.depth > 0:
+        transaction.handed.add(entry)
+    if quiet is None and ctx is not None and issubclass(type(value), _CONTAINERS):
+        if run is not None:
+            run.handed.add(entry)
+        elif transaction.depth == 0:
+            transaction.strays.add(entry)
 
 
 def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
@@ -463,8 +470,12 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
 
 
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
+    ctx, _ = _here()
     run = _author()
     before, changed = _replace(new, only_new)
+    for entry in changed:
+        if entry.fingerprint.may_change:
+            _hand(entry, entry.value, ctx, run)
     if changed and _quiet.get() is None:
         if run is not None:
             run.assign(changed)
@@ -487,8 +498,8 @@ def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[
             replaced += (before, entry.fingerprint)
             if entry.fingerprint.content != fingerprints[key].content:
                 changed.append(entry)
+            entry.fingerprint = fingerprints[key]  # before the value, for _note
             entry.value = value
-            entry.fingerprint = fingerprints[key]
             if value is _MISSING:
                 del _present[key]
             else:
@@ -516,7 +527,6 @@ class _Fingerprint(NamedTuple):
     structure: Any  # with objects of the app's classes by identity
     kept: Any = None  # what must stay alive so that an id is of one object only
     may_change: bool = True  # in place, and looking at it would tell
-    is_container: bool = False
 
 
 FINGERPRINT_LIMIT = 64 * 2**20  # bytes of a value that are looked at
@@ -539,18 +549,17 @@ def _fingerprint(value: Any) -> _Fingerprint:
     if type(cls) is type and cls in _SCALARS:  # other metaclasses may not be hashable
         content = (cls, value if value == value else "nan")
         return _Fingerprint(content, content, may_change=False)
-    is_container = issubclass(cls, _CONTAINERS)
     is_too_large = False
     for has_memo in (False, True, True):  # for cycles, for shared parts, for changes meanwhile
         try:
-            return _Pickler(has_memo).fingerprint(value, is_container)
+            return _Pickler(has_memo).fingerprint(value)
         except OverflowError:
             is_too_large = has_memo
         except Exception:
             is_too_large = False
         if is_too_large:
             break
-    return _Fingerprint(id(value), id(value), value, not is_too_large, is_container)
+    return _Fingerprint(id(value), id(value), value, not is_too_large)
 
 
 class _Digest:
@@ -590,7 +599,7 @@ class _Pickler(pickle.Pickler):
         self.own: list[Any] = []  # objects of the app's classes, as they are first met
         self.numbers: dict[int, int] = {}  # their places in that list, by their ids
 
-    def fingerprint(self, value: Any, is_container: bool) -> _Fingerprint:
+    def fingerprint(self, value: Any) -> _Fingerprint:
         self.dump(value)
         structure = (self.digest.hash.digest(), hash(tuple(map(id, self.own))))
         opened = 0
@@ -599,7 +608,7 @@ class _Pickler(pickle.Pickler):
             opened = len(self.own)
             self.dump([self.states[id(type(obj))](obj) for obj in objects])
         content = self.digest.hash.digest()
-        return _Fingerprint(content, structure, (self.kept, self.own), True, is_container)
+        return _Fingerprint(content, structure, (self.kept, self.own))
 
     def reducer_override(self, obj: Any) -> Any:
         cls = type(obj)
@@ -623,7 +632,8 @@ class _Pickler(pickle.Pickler):
         if maker is not object or _root(cls) in _DATA:
             is_data = _root(maker) in _DATA or issubclass(cls, tuple)
             return _by_parts(cls, by_identity) if is_data else by_identity
-        if _is_installed(cls) or any(_root(base) in _SERVICES for base in cls.__mro__):
+        is_service = _is_installed(cls) or any(_root(base) in _SERVICES for base in cls.__mro__)
+        if is_service and not hasattr(cls, "__dataclass_fields__"):
             return by_identity
         self.states[id(cls)] = _state(cls, by_identity)
         return _by_number(self.own, self.numbers)
@@ -807,13 +817,16 @@ class _Inspector:
 
     def run(self) -> None:
         """Look whenever something is named, for at most a fifth of the time."""
-        while True:
-            self.wake.wait(_RETRY if self.named else None)
-            time.sleep(_PAUSE)
-            self.wake.clear()
-            before = time.monotonic()
-            _guarded(self.look)
-            time.sleep(4 * (time.monotonic() - before))
+        try:
+            while True:
+                self.wake.wait(_RETRY if self.named else None)
+                time.sleep(_PAUSE)
+                self.wake.clear()
+                before = time.monotonic()
+                _guarded(self.look)
+                time.sleep(4 * (time.monotonic() - before))
+        finally:
+            self.is_running = False  # a value may even raise SystemExit
 
     def look(self) -> None:
         """Look once at each value that was named, and publish what has changed together."""
@@ -829,19 +842,27 @@ class _Inspector:
         self, entry: _Entry, suspicion: _Suspicion, value: Any, before: _Fingerprint, version: int
     ) -> None:
         after = _fingerprint(value)
+        is_changed = after.content != before.content
+        if is_changed and after.structure == before.structure and not suspicion.is_locked:
+            return  # only in objects of the app's: told when it is assigned, or changed under a lock
         with _master:
             if self.is_held(entry, suspicion):
                 return
             if entry.fingerprint is before:  # else it was assigned meanwhile
                 entry.fingerprint = after
-            authors = suspicion.authors | {run for run in _running if entry in run.handed}
+            authors = suspicion.authors | self.others(entry)
             if entry in self.named:
                 authors |= self.named[entry].authors
-        is_changed = after.content != before.content
-        if not suspicion.is_locked:  # nor does an equal object in another's place count
-            is_changed = is_changed and after.structure != before.structure
         if is_changed and (entry.version == version or _store is not None):
             self.publish(entry, authors, value)  # else whoever saw it before was told
+
+    def others(self, entry: _Entry) -> set[_Run | None]:
+        """Give the runs that have a container in hand just now; None for one that is not known."""
+        with _master:
+            runs: set[_Run | None] = {run for run in _running if entry in run.handed}
+            if any(entry in transaction.strays for transaction in _transactions):
+                runs.add(None)
+            return runs
 
     def look_quietly(self, entry: _Entry) -> None:
         """Look at what was handed in `no_rerun`; tell nobody, unless others may have changed it."""
@@ -852,8 +873,10 @@ class _Inspector:
         with _master:
             if entry.fingerprint is not before or entry in self.named:
                 return  # the inspector's look cannot tell who of several made a change
+            if any(one.holds(entry) for one in _transactions if one is not _local.transaction):
+                return  # nor whether it is done: its release has it looked at
             entry.fingerprint = after
-            authors: set[_Run | None] = {run for run in _running if entry in run.handed}
+            authors = self.others(entry)
         authors.discard(me)
         if after.content == before.content:
             return
@@ -922,6 +945,14 @@ class _Run:
         self.redraws: set[_Entry] = set()  # shown, and then assigned
         self.handed: set[_Entry] = set()  # containers, which may be changed in place without a lock
 
+    def keep_drawn_fragments(self) -> bool:
+        """Stop for a rerun: its successor draws everything again, but for earlier fragments."""
+        self.fragments = [fragment for fragment in self.fragments if fragment in self.readers]
+        if not self.fragments:
+            self.is_committed = True
+            self.previous = None
+        return bool(self.fragments)
+
     def uncommitted(self) -> list[_Run]:
         """Give the runs of this one's runner that are not yet committed, the first one first."""
         runs: list[_Run] = []
@@ -974,7 +1005,7 @@ class _Session:
         """Take over what a run has read in place of what was read before."""
         if run.fragments:
             for fragment in run.fragments:
-                self.readers.pop(fragment, None)
+                self.redraws -= self.readers.pop(fragment, {}).keys()
             self.readers.update(run.readers)
             self.redraws |= run.redraws
         else:
@@ -1259,10 +1290,10 @@ def _logger() -> Any:
     return logging.getLogger("server_state")
 
 
-def _guarded(function: Callable[..., Any], *args: Any) -> Any:
+def _guarded(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Call something that reaches into Streamlit: an error is that one session's, and is logged."""
     try:
-        return function(*args)
+        return function(*args, **options)
     except Exception as error:
         message = "server_state: a session may show old values until its next run."
         _logger().error(message, exc_info=error)
@@ -1391,10 +1422,8 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
     if event.name == "SHUTDOWN":
         _scheduler.call(_guarded, _scheduler.is_over, run, details["client_state"])
     elif "STOPPED" in event.name:
-        _end_run(run)
-        if event.name == "SCRIPT_STOPPED_FOR_RERUN":  # its successor draws everything again
-            run.is_committed = True
-        else:
+        _guarded(_end_run, run)
+        if event.name != "SCRIPT_STOPPED_FOR_RERUN" or run.keep_drawn_fragments():
             _scheduler.call(_guarded, _scheduler.ended, run)
         if event.name == "FRAGMENT_STOPPED_WITH_SUCCESS":
             _guarded(_rerun_between_fragments, run, ctx, sender)
@@ -1406,9 +1435,8 @@ def _end_run(run: _Run) -> None:
         _guarded(_local.transaction.end)
     with _master:
         _running.discard(run)
-    handed = {entry for entry in run.handed if entry.fingerprint.may_change}
-    if handed:
-        _inspector.name(handed, run, is_locked=False)
+    if run.handed:
+        _inspector.name(run.handed.copy(), run, is_locked=False)
 
 
 def _rerun_between_fragments(run: _Run, ctx: Any, runner: Any) -> None:
@@ -1423,10 +1451,11 @@ def _rerun_between_fragments(run: _Run, ctx: Any, runner: Any) -> None:
         return
     fragment = None if None in stale else next(iter(stale))
     run.session.plan(stale, runner._requests)
-    data = sys.modules["streamlit.runtime.scriptrunner"].RerunData(
-        query_string=ctx.query_string, page_script_hash=ctx.page_script_hash, fragment_id=fragment
-    )
-    runner.request_rerun(data)
+    kind = sys.modules["streamlit.runtime.scriptrunner"].RerunData
+    names = ("query_string", "page_script_hash", "cached_message_hashes", "context_info")
+    known = kind.__dataclass_fields__  # older releases have fewer
+    kept = {name: getattr(ctx, name) for name in names if name in known and hasattr(ctx, name)}
+    runner.request_rerun(kind(fragment_id=fragment, **kept))
 
 
 def _request_rerun(app: Any, fragment: str | None) -> Any:

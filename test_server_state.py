@@ -119,8 +119,17 @@ class Context:
         self._has_script_started, self.fragment_ids_this_run = False, []
         self.cursors = {}
         self.query_string = self.page_script_hash = ""
+        self.context_info = "timezone and locale"
 
     __hash__ = None  # like the dataclass that it stands for
+
+
+@dataclasses.dataclass
+class RerunData:
+    query_string: str = ""
+    page_script_hash: str = ""
+    fragment_id: str = ""
+    context_info: object = None
 
 
 class Signal:
@@ -434,7 +443,7 @@ class World:
             "streamlit.config": types.SimpleNamespace(get_option=self.options.get, set_option=self.options.__setitem__),
             "streamlit.runtime.scriptrunner": types.SimpleNamespace(
                 get_script_run_ctx=lambda suppress_warning: self.current and self.current.ctx,
-                RerunData=types.SimpleNamespace,
+                RerunData=RerunData,
             ),
             "streamlit.runtime.scriptrunner_utils.script_run_context": types.SimpleNamespace(
                 ThreadState=types.SimpleNamespace(get=self.thread_state)
@@ -870,6 +879,80 @@ class Locks(Case):
             self.world.step_inspector()
             self.world.settle(0.5)
             self.assertEqual(other.shown[None, "x"], "['told']")
+
+    def test_L5_a_list_is_in_hand_once_it_was_assigned_or_made_by_setdefault(self):
+        def slowly(session):
+            mine = []
+            self.state.x = mine
+            made = self.state.setdefault("y", [])
+            yield
+            yield
+            mine.append("told")
+            made.append("told")
+
+        def script(session):
+            if session.page == "main":
+                yield from reads("x", "y")(session)
+            yield
+
+        other, tab = self.tabs(1, script)[0], self.tabs(1, page="empty")[0]
+        tab.click(slowly)
+        while self.state.to_dict().get("y") is None:
+            self.world.step_runner(self.world.runners[0])
+        while other.shown[None, "y"] != "[]":
+            self.world.pass_time(0.05)
+            while self.world.loop.soon:
+                self.world.step_loop()
+            for runner in self.world.runners[1:]:
+                self.world.step_runner(runner)
+        self.world.settle()
+        self.assertEqual((other.shown[None, "x"], other.shown[None, "y"]), ("['told']", "['told']"))
+
+    def test_L5_C2_what_an_unlocked_look_leaves_out_is_told_when_it_is_assigned(self):
+        class Task:
+            is_done = False
+
+            def __repr__(self):
+                return str(self.is_done)
+
+        self.state.x = [Task()]
+        tab, other = self.tabs(2)
+        self.click(tab, lambda: setattr(self.state.x[0], "is_done", True))
+        self.click(other)
+        self.assertEqual(tab.shown[None, "x"], "[True]")
+        third = self.tabs(1)[0]
+        self.click(tab, lambda: setattr(self.state, "x", self.state.x))
+        self.assertEqual(self.runs_of(third), [1])
+
+    def test_L4_no_rerun_elsewhere_does_not_swallow_what_a_lock_holder_does(self):
+        def slowly(session):
+            with self.locks["x"]:
+                self.state.x.x = "told"
+                yield
+                yield
+
+        self.state.x = Point("old")
+        tab, other = self.tabs(2)
+        tab.click(slowly)
+        while self.state.x.x != "told":
+            self.world.step_runner(self.world.runners[0])
+        with self.module.no_rerun:
+            self.state.get("x")
+        self.world.settle()
+        self.assertEqual(other.shown[None, "x"], repr(Point("told")))
+
+    def test_L5_a_value_that_raises_SystemExit_does_not_end_the_looks(self):
+        class Value:
+            def __getstate__(self):
+                sys.exit()
+
+        inspector = self.module._inspector
+        self.state.x = []
+        inspector.is_running = True
+        with mock.patch.object(inspector, "look", side_effect=SystemExit), self.assertRaises(SystemExit):
+            inspector.wake.set()
+            inspector.run()
+        self.assertFalse(inspector.is_running)
 
     def test_L5_what_is_read_in_no_rerun_is_told_to_nobody(self):
         self.state.x = []
@@ -1586,6 +1669,53 @@ class Reruns(Case):
         (tab,) = self.tabs(1, script)
         self.click(tab)
         self.assertEqual(self.runs_of(tab), [1])
+
+    def test_R4_a_rerun_between_fragments_knows_the_browsers_context(self):
+        requests = []
+        run = types.SimpleNamespace(fragments=[], session=mock.Mock(stale=lambda: {None: [self.module._Entry("x")]}))
+        runner = types.SimpleNamespace(
+            request_rerun=requests.append,
+            _requests=types.SimpleNamespace(_state=types.SimpleNamespace(name="RERUN")),
+        )
+        self.tabs(1)
+        with mock.patch.object(self.module._scheduler, "wait_of_chain", return_value=0):
+            ctx = types.SimpleNamespace(query_string="?a=1", page_script_hash="p", context_info="timezone")
+            self.module._rerun_between_fragments(run, ctx, runner)
+        self.assertEqual(requests, [RerunData("?a=1", "p", None, "timezone")])
+
+    def test_R2_a_fragment_that_reruns_itself_does_not_forget_those_before(self):
+        run = self.module._Run(None, types.SimpleNamespace(**vars(Context(mock.Mock()))), 1)
+        run.fragments, run.readers = ["f", "g", "h"], {"f": {}, "g": {}}
+        self.assertTrue(run.keep_drawn_fragments())
+        self.assertEqual(run.fragments, ["f", "g"])
+
+    def test_R1a_what_a_fragment_redraws_counts_until_its_next_run(self):
+        entry = self.module._Entry("x")
+        session = self.module._Session(mock.Mock())
+        for redraws in ({entry}, set()):
+            run = self.module._Run(session, types.SimpleNamespace(**vars(Context(mock.Mock()))), 1)
+            run.fragments, run.readers, run.redraws = ["f"], {"f": {entry: 0}}, redraws
+            session.commit(run)
+            self.assertEqual(session.redraws, redraws)
+
+    def test_S1_a_script_that_reruns_itself_for_ever_leaves_nothing(self):
+        (tab,) = self.tabs(1)
+        runs, alive = [], []
+
+        def script(session):
+            session.show("x")
+            yield
+            runs.append(weakref.ref(session._scriptrunner.ctx._server_state))
+            gc.collect()
+            alive.append(sum(run() is not None for run in runs))
+            if len(runs) < 20:
+                raise RerunScript
+
+        self.world.script = script
+        tab.click()
+        self.world.settle()
+        self.assertEqual(len(runs), 20)
+        self.assertLess(max(alive), 4)
 
     def test_R4_a_timed_fragment_that_is_always_under_way(self):
         def script(session):
@@ -2310,9 +2440,11 @@ class Simulation:
         may_look_current = any(text in ("None", "-1") or key in ("log", *self.forced) for (_, key), text in shown)
         # L3: the next run of a thread that still holds a lock tells of its changes at its end.
         may_look_current |= self.has_left
-        # R5: a tab that has come back is rerun once if we drew it, since nobody knows when its connection died.
+        # R5: a tab that has come back is rerun once if we drew it, since nobody knows when its connection died;
+        # nor that what was sent to it does not arrive.
         if session.has_come_back:
             session.has_come_back = may_look_current = True
+        may_look_current |= session.is_dead
         # Nothing shown: a run that ended before it touched the state, which R2 allows us to overlook, once.
         if shown and is_current and not may_look_current and not self.in_place and not session.unsure:
             self.wrong.append(f"R4: {session.id} is rerun in {fragment} although all that it shows is current")
