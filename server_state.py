@@ -137,9 +137,9 @@ class MissingAttributeError(AttributeError, KeyError):
 
 
 def _found(value: Any, key: object, error: type[Exception] = KeyError) -> Any:
+    if value is _MISSING and _store is not None:
+        value = _store.found(key)
     if value is _MISSING:
-        if _store is not None:
-            _store.check(key)
         hint = f'Initialise it: server_state.setdefault("{key}", ...)'
         raise error(f'server_state has no key "{key}". {hint}')
     return value
@@ -443,11 +443,11 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
         run.note(entry, _fragment(ctx), is_shown)
     value = entry.value
     if entry.fingerprint.may_change:
-        _hand(entry, value, ctx, run)
+        _hand(entry, value, run)
     return value
 
 
-def _hand(entry: _Entry, value: Any, ctx: Any, run: _Run | None) -> None:
+def _hand(entry: _Entry, value: Any, run: _Run | None) -> None:
     """Note who may change a value in place from now on: any value under a lock, else containers."""
     quiet = _quiet.get()
     transaction = _local.transaction
@@ -455,10 +455,10 @@ def _hand(entry: _Entry, value: Any, ctx: Any, run: _Run | None) -> None:
         quiet[0].add(entry)
     elif transaction.depth > 0:
         transaction.handed.add(entry)
-    if quiet is None and ctx is not None and issubclass(type(value), _CONTAINERS):
+    if quiet is None and issubclass(type(value), _CONTAINERS):
         if run is not None:
             run.handed.add(entry)
-        elif transaction.depth == 0:
+        elif transaction.depth == 0 and _context() is not None:
             transaction.strays.add(entry)
 
 
@@ -470,12 +470,11 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
 
 
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
-    ctx, _ = _here()
     run = _author()
     before, changed = _replace(new, only_new)
     for entry in changed:
         if entry.fingerprint.may_change:
-            _hand(entry, entry.value, ctx, run)
+            _hand(entry, entry.value, run)
     if changed and _quiet.get() is None:
         if run is not None:
             run.assign(changed)
@@ -844,7 +843,7 @@ class _Inspector:
         after = _fingerprint(value)
         is_changed = after.content != before.content
         if is_changed and after.structure == before.structure and not suspicion.is_locked:
-            return  # only in objects of the app's: told when it is assigned, or changed under a lock
+            return  # in objects of the app's alone: told once assigned, or seen under a lock
         with _master:
             if self.is_held(entry, suspicion):
                 return
