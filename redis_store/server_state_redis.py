@@ -27,7 +27,7 @@ import threading
 import time
 import types
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
@@ -47,6 +47,7 @@ DEADLINE = 4.5  # seconds after which a write gives up, whatever it waits for
 BELL = 0.5  # seconds for which we listen, before we ask of our own accord
 PAUSE = 0.003  # seconds without listening after a commit of our own, which brings all news
 RETRY = 0.25  # seconds between two tries while the store is away
+PIECE = 50  # values that are loaded at once at the start
 LOG_LENGTH = 1000  # commits that the log keeps, about; who missed more loads everything
 
 # --- What runs in the store ---
@@ -56,8 +57,9 @@ _SINCE = """
 local values, log, bell, waiting, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local position = ARGV[1]
 local changed = {}  -- by name, since our position
--- P1, P6: everything since a position: the names and their current values. Everything, if the
--- position is unknown: at the start, after a flush, a trim, or in a store that went back in time.
+-- P1, P6: everything since a position: the names and their current values. Or that everything is
+-- to be loaded, for a position that is unknown: at the start, after a flush, a trim, or in a store
+-- that went back in time.
 local function since()
   local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   if not last then
@@ -67,7 +69,7 @@ local function since()
     return {position, 0, {}, {}}
   end
   if position == '' or #redis.call('XRANGE', log, position, position) == 0 then
-    return {last[1], 1, {}, redis.call('HGETALL', values)}
+    return {last[1], 1, {}, {}}
   end
   local entries = redis.call('XRANGE', log, '(' .. position, '+')
   local flags, current = {}, {}
@@ -92,7 +94,8 @@ _SYNC = (
     _SINCE
     + """
 if ARGV[2] ~= '' then
-  redis.call('SET', done, ARGV[2], 'EX', 600)
+  redis.call('HSET', done, 'number', ARGV[2], 'removed', '')
+  redis.call('EXPIRE', done, 600)
 end
 local last = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)[1]
 return {last and last[1] or '0', news}
@@ -136,8 +139,8 @@ return {'ok', 0, news}
 _COMMIT = (
     _SINCE
     + """
-if tonumber(redis.call('GET', done) or 0) >= tonumber(ARGV[3]) then
-  return {'done', '', news}
+if tonumber(redis.call('HGET', done, 'number') or 0) >= tonumber(ARGV[3]) then
+  return {'done', redis.call('HGET', done, 'removed') or '', news}
 end
 for i = 6, #KEYS do
   if #ARGV > 4 and redis.call('GET', KEYS[i]) ~= ARGV[2] then
@@ -150,11 +153,15 @@ for i = 5, #ARGV, 4 do
   end
 end
 local entry = {}
+local removed = ''
 local last = news[1]
 for i = 5, #ARGV, 4 do
   local name, kind, value, flags = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local is_done = true
   if kind == 'delete' then
+    if #ARGV == 8 and #KEYS == 5 then
+      removed = redis.call('HGET', values, name) or ''  -- for `pop`
+    end
     is_done = redis.call('HDEL', values, name) == 1
   elseif kind == 'new' then
     is_done = redis.call('HSETNX', values, name, value) == 1
@@ -172,7 +179,8 @@ for i = 5, #ARGV, 4 do
     entry = {}
   end
 end
-redis.call('SET', done, ARGV[3], 'EX', 600)
+redis.call('HSET', done, 'number', ARGV[3], 'removed', removed)
+redis.call('EXPIRE', done, 600)
 local is_free = false
 for i = 6, #KEYS do
   if redis.call('GET', KEYS[i]) == ARGV[2] then
@@ -221,7 +229,7 @@ def connect(redis: Any, *, name: str, secret: str | bytes, local: Iterable[str] 
     if not name or not secret:
         raise ValueError("connect() needs a name for the application, and a secret to sign with.")
     key = secret.encode() if isinstance(secret, str) else bytes(secret)
-    with _home.__dict__.setdefault("_connecting", threading.Lock()):
+    with _home.__dict__.setdefault("_connecting", threading.RLock()):
         settings = (_address(redis), name, key, frozenset(local))
         if _home._store is not None:
             if _home._store.settings != settings:
@@ -233,8 +241,12 @@ def connect(redis: Any, *, name: str, secret: str | bytes, local: Iterable[str] 
             hint = "connect() belongs above the first use of server_state"
             raise RuntimeError(f"server_state has keys already ({keys}): {hint}.")
         store = _Store(_client(redis), settings)
-        store.load()
-        _home._store = store
+        _home._store = store  # values may be of modules that connect, too, or set keys
+        try:
+            store.load()
+        except BaseException:
+            _home._store = None
+            raise
         threading.Thread(target=store.listen, name="server_state_redis", daemon=True).start()
         threading.Thread(target=store.renew, name="server_state_lease", daemon=True).start()
 
@@ -255,7 +267,8 @@ def _client(redis: Any) -> Any:
             import valkey as library  # type: ignore[import-not-found,no-redef,unused-ignore]
         redis = library.from_url(redis)
     pool = redis.connection_pool
-    package = type(redis).__module__.partition(".")[0]
+    roots = [kind.__module__.partition(".")[0] for kind in type(redis).__mro__]
+    package = "valkey" if "valkey" in roots else "redis"
     retry = sys.modules[f"{package}.retry"].Retry
     backoff = sys.modules[f"{package}.backoff"].NoBackoff()
     options = {
@@ -413,7 +426,8 @@ class _Store:
         self.turn_lock = _Turn()
         self.position = b""
         self.known: dict[str, bytes] = {}  # each key's signed value, as the store has it
-        self.refused: dict[str, str] = {}  # why a key's value was not taken
+        # Signed values that could not be made, or b"", and why not.
+        self.refused: dict[str, tuple[bytes, str]] = {}
         self.deferred: dict[str, _News] = {}  # until a lock here is free
         self.received: dict[str, int] = {}  # by key: the id of the value that came from elsewhere
         self.holds: weakref.WeakKeyDictionary[Any, _Hold] = weakref.WeakKeyDictionary()
@@ -447,19 +461,20 @@ class _Store:
     def ask(self, script: str, locks: Iterable[str], *arguments: Any) -> Any:
         """Run a script in the store; it is asked again once, which every script here allows."""
         keys = [*self.keys, *map(self.lock_key, locks)]
-        arguments = (self.position, *arguments)
+        return self.call(self.scripts[script], keys, (self.position, *arguments))
+
+    def call(self, command: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return self.scripts[script](keys, arguments)
+            return command(*arguments)
         except Exception as error:
             _logger.debug("the store is asked again: %s", error)
         try:
             self.client.connection_pool.disconnect(inuse_connections=False)  # the others are dead
-            return self.scripts[script](keys, arguments)
+            return command(*arguments)
         except Exception as error:
             kinds = {kind.__name__ for kind in type(error).__mro__}
             if kinds.isdisjoint(("OSError", "ConnectionError", "TimeoutError")):
-                message = f"The store of server_state refuses: {error}. Nothing was changed."
-                raise ConnectionError(message) from error
+                raise ConnectionError(f"The store of server_state refuses: {error}.") from error
             self.away = error
             raise self.error() from error
 
@@ -527,19 +542,38 @@ class _Store:
     # What comes from other processes.
     def take(self, news: Any, own: Iterable[str] = (), acquired: Iterable[str] = ()) -> None:
         """Take over what has changed in the store, but for what we have just committed."""
-        self.position, is_all, flags, current = news
+        position, is_all, flags, current = news
         told: dict[str, _Flags] = {}
         for name, text in _pairs(flags):
             if name:
                 told[_key(name)] = _Flags.read(text).after(told.get(_key(name)))
         values = {_key(name): data for name, data in _pairs(current)}
         if is_all:
-            gone = {*self.known, *self.refused} - values.keys()
-            values = {k: data for k, data in values.items() if data != self.known.get(k)}
-            values.update(dict.fromkeys(gone))
+            position, values = self.load_all()
         for key in own:
             values.pop(key, None)
         self.apply({key: (data, told.get(key, _Flags())) for key, data in values.items()}, acquired)
+        self.position = position
+
+    def load_all(self) -> tuple[bytes, dict[str, bytes | None]]:
+        """Load everything, in pieces; give the position, and what is not known here."""
+        self.position = b""
+        self.deferred.clear()
+        values: dict[str, bytes | None] = {}
+        is_all = 1
+        while is_all:
+            _, (self.position, *_) = self.ask(_SYNC, (), "")
+            names = self.call(self.client.hkeys, self.keys[0])
+            for first in range(0, len(names), PIECE):
+                some = names[first : first + PIECE]
+                read = self.call(self.client.hmget, self.keys[0], some)
+                values.update(zip(map(_key, some), read, strict=True))
+            _, (position, is_all, _, current) = self.ask(_SYNC, (), "")
+        values.update((_key(name), data) for name, data in _pairs(current))
+        gone = {*self.known, *self.refused} - values.keys()
+        values = {key: data for key, data in values.items() if data != self.known.get(key)}
+        values.update(dict.fromkeys(gone))
+        return position, values
 
     def apply(self, values: dict[str, _News], acquired: Iterable[str] = ()) -> None:
         """Set what came from the store; a key that is locked here waits for its release."""
@@ -551,7 +585,8 @@ class _Store:
             if key in self.local:
                 continue
             if key in locked:
-                self.deferred[key] = (data, flags)
+                _, before = self.deferred.get(key, (None, None))
+                self.deferred[key] = (data, flags.after(before))
                 continue
             self.deferred.pop(key, None)
             if flags.is_told:
@@ -561,7 +596,10 @@ class _Store:
         self.note_replaced(open_ones, new)
         self.turn_lock.replaced += [_home._entry(key).value for key in new]
         _, changed = _home._replace(new)
-        self.received.update({k: id(value) for k, value in new.items() if value is not _MISSING})
+        for key, value in new.items():
+            self.received.pop(key, None)
+            if value is not _MISSING:
+                self.received[key] = id(value)
         told = {e: flags for e, flags in told.items() if flags.is_forced or e in changed}
         if told:
             entries = [*told, *(entry for entry in changed if entry.key is None)]  # the set of keys
@@ -597,16 +635,21 @@ class _Store:
         if data is None:
             return _MISSING
         signature, pickled = data[:32], data[32:]
-        try:
-            if not hmac.compare_digest(signature, _signature(self.settings, key, pickled)):
-                raise ValueError("it is not signed with this application's secret for this key")
-            value = pickle.loads(pickled)
-        except Exception as error:
-            self.refused[key] = str(error) or type(error).__name__
-            _logger.error('The store\'s value of server_state["%s"] is refused: %s', key, error)
-            return _MISSING
-        self.known[key] = data
-        return value
+        if not hmac.compare_digest(signature, _signature(self.settings, key, pickled)):
+            self.refused[key] = (
+                b"",
+                "it is not signed with this application's secret for this key",
+            )
+        else:
+            try:
+                value = pickle.loads(pickled)
+                self.known[key] = data
+                return value
+            except BaseException as error:  # a module that it needs may even call sys.exit()
+                self.refused[key] = (data, f"{type(error).__name__}: {error}")
+        message = 'The store\'s value of server_state["%s"] is refused: %s'
+        _logger.error(message, key, self.refused[key][1])
+        return _MISSING
 
     def put_back(self, keys: Iterable[str]) -> None:
         """Have keys show again what the store was last known to have."""
@@ -617,14 +660,23 @@ class _Store:
         self.apply(values, acquired=values)
 
     # What `server_state.py` asks for.
-    def check(self, key: object) -> None:
-        """ValueError for a key whose value in the store is not to be trusted."""
-        reason = self.refused.get(str(key))
-        if reason is not None:
+    def found(self, key: object) -> Any:
+        """Give the value of a key that has none here; ValueError if it is not to be trusted.
+
+        A class that could not be imported when the value came may be there now.
+        """
+        name = str(key)
+        data, reason = self.refused.get(name, (b"", ""))
+        if data:
+            with self.turn_lock:
+                self.apply({name: (data, _Flags())})
+            return _home._entry(name).value
+        if reason:
             hint = "assign it anew, or remove it, if that is what you want"
             raise ValueError(
                 f'server_state["{key}"] has no value that can be used, {reason}: {hint}.'
             )
+        return _MISSING
 
     def acquire(self, lock: Any, blocking: bool, timeout: float) -> bool:
         """Take a lock of this process, and the same names in the store.
@@ -670,9 +722,10 @@ class _Store:
                 self.take(news)
                 raise self.lost(detail)
             is_ours = status == b"ok"
-            if is_ours:
-                hold.names.update(names)
             self.take(news, acquired=names if is_ours else ())
+            if is_ours:
+                self.take_deferred(names)
+                hold.names.update(names)
         return 0.0 if is_ours else min(BELL, detail / 1000)
 
     def lost(self, lock: bytes) -> LockLostError:
@@ -702,18 +755,20 @@ class _Store:
                 if kind == "set" and self.is_known(key, data, shared[key]):
                     kind = "same"
                 changes[key] = _Change(kind, data, flags)
-            late = self.send(changes)
-            for key in shared:
-                if only_new:
-                    self.check(key)
-            before = _home._assign(new, only_new)
-            if late:
-                self.take(late)
-            return before
+
+            def change_here() -> Any:
+                for key in shared:
+                    if only_new:
+                        self.found(key)
+                return _home._assign(new, only_new)
+
+            return self.send(changes, None, change_here)
 
     def is_known(self, key: str, data: bytes | None, value: Any) -> bool:
         """Whether an equal value is what the store was last known to have."""
         known = self.known.get(key, b"")[32:]
+        if key in self.deferred:
+            return False
         if data == known:
             return True
         before = _home._entry(key).fingerprint
@@ -721,11 +776,14 @@ class _Store:
             return False
         return bool(_home._fingerprint(value).content == before.content)
 
-    def send(self, changes: dict[str, _Change], hold: _Hold | None = None) -> Any:
-        """Commit changes, and take over what others changed before.
-
-        Give what others changed after, where our first request was heard and its answer lost; it
-        is to be taken over when our own changes have been made.
+    def send(
+        self,
+        changes: dict[str, _Change],
+        hold: _Hold | None = None,
+        change_here: Callable[[], Any] = lambda: None,
+    ) -> Any:
+        """Commit changes, and take over what others changed; between what was before and after
+        it, make the change here, and give what that gives.
         """
         arguments: list[Any] = [hold.token if hold else "", next(_numbers), LOG_LENGTH]
         signed = {}
@@ -742,25 +800,35 @@ class _Store:
             self.take(news)
             hint = "a change in place without the key's own lock is dropped"
             raise LockLostError(f'server_state["{_key(detail)}"] was assigned elsewhere: {hint}.')
-        is_first = status == b"ok"
+        is_first = status == b"ok"  # else an earlier request was heard, and its answer lost
+        # What `setdefault` and `pop` give is the store's; a forced key has no value of ours.
+        is_decided_there = ("new", "delete") if hold is None else ()
+        decided = {key for key, change in changes.items() if change.kind in is_decided_there}
+        forced = {key for key, change in changes.items() if change.kind == "force"}
         if is_first:
-            # What `setdefault` and `pop` give is the store's; a forced key has no value of ours.
-            is_decided_there = ("new", "delete") if hold is None else ()
-            decided = {key for key, change in changes.items() if change.kind in is_decided_there}
-            forced = {key for key, change in changes.items() if change.kind == "force"}
             self.take(news, own=changes.keys() - decided - forced, acquired=decided)
             self.take_deferred(decided)
             self.position = detail
+        elif decided:
+            self.take(news, acquired=decided)
+            if detail:
+                self.apply({key: (detail, _Flags(False)) for key in decided}, acquired=decided)
+        changed = {_key(name) for name, _ in _pairs(news[2])}
         for key, change in changes.items():
             if change.kind == "force" or (change.kind == "new" and self.has(key)):
                 continue
             self.deferred.pop(key, None)
+            if change.kind == "same" and key not in changed and not news[1]:
+                continue
             self.received.pop(key, None)
             self.refused.pop(key, None)
             self.known.pop(key, None)
             if change.data is not None:
                 self.known[key] = signed[key]
-        return None if is_first else news
+        given = change_here()
+        if not is_first:
+            self.take(news)
+        return given
 
     def has(self, key: str) -> bool:
         return key in self.known or key in self.deferred or key in self.refused
@@ -772,7 +840,6 @@ class _Store:
         """
         with self.turn_lock:
             hold = self.hold(transaction)
-            del self.holds[transaction]
             touched = {entry.key for entry in transaction.changed if entry.key is not None}
             touched |= hold.assigned.keys() | hold.in_place.keys()
             try:
@@ -780,10 +847,9 @@ class _Store:
                 touched = (touched | {entry.key for entry in found}) - self.local
                 self.look_at_replaced(hold)
                 changes = self.changes(transaction, hold, touched)
-                late = None
                 if changes or hold.names:
                     with self.turn():
-                        late = self.send(changes, hold)
+                        self.send(changes, hold)
             except Exception as error:
                 names = set(transaction.names)
                 transaction.__init__()
@@ -794,13 +860,12 @@ class _Store:
                 self.let_go(hold)
                 raise
             finally:
+                self.holds.pop(transaction, None)
                 self.ring()
             for entry, fingerprint in found.items():
                 entry.fingerprint = fingerprint
                 if entry not in transaction.changed and entry.key in changes:
                     self.publish_in_place(entry, changes[entry.key].flags)
-            if late:
-                self.take(late)
             self.take_deferred(transaction.names)
 
     def look(self, transaction: Any) -> dict[Any, Any]:
@@ -848,8 +913,10 @@ class _Store:
                 changes[key] = _Change("force", None, flags._replace(is_forced=True))
                 continue
             data = _pickled(key, entry.value)
-            if data != self.known.get(key, b"")[32:]:
+            if data != self.known.get(key, b"")[32:] or key in self.deferred:
                 changes[key] = _Change("set" if is_own else "in place", data, flags)
+            elif key in hold.assigned and key not in changed:
+                changes[key] = _Change("same", data, flags)
             elif flags.is_told and key in changed:
                 changes[key] = _Change("force", None, flags._replace(is_forced=True))
         return changes
@@ -902,9 +969,7 @@ class _Store:
             try:
                 change = _Change("in place", _pickled(key, value), _Flags(is_told, depth, in_place))
                 with self.turn():
-                    late = self.send({key: change})
-                    if late:
-                        self.take(late)
+                    self.send({key: change})
                 return True
             except (ConnectionError, LockLostError, TypeError) as error:
                 _logger.warning(message, key, error)
@@ -918,9 +983,7 @@ class _Store:
             run = _home._author()
             flags = _Flags(True, run.cause.depth + 1 if run else 0, is_forced=True)
             with self.turn():
-                late = self.send({entry.key: _Change("force", None, flags)})
-                if late:
-                    self.take(late)
+                self.send({entry.key: _Change("force", None, flags)})
 
 
 def _is_identity(fingerprint: Any) -> bool:
