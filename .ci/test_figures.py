@@ -77,6 +77,8 @@ def write() -> None:
     measured = results((ROOT / "benchmarks" / "results.md").read_text())
     text = README.read_text()
     for what, *shown in figures():
+        if what not in measured:
+            sys.exit(f"no such row in benchmarks/results.md: {what}")
         text = text.replace(f"| {' | '.join((what, *shown))} |", f"| {' | '.join((what, *measured[what]))} |")
     README.write_text(text)
 
