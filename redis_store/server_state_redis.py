@@ -46,6 +46,7 @@ PATIENCE = 1.5  # seconds for an answer of the store; it is asked twice
 DEADLINE = 4.5  # seconds after which a write gives up, whatever it waits for
 BELL = 0.5  # seconds for which we listen, before we ask of our own accord
 PAUSE = 0.003  # seconds without listening after a commit of our own, which brings all news
+LOST = 1.0  # seconds for which a tab's browser may wait with its first request
 RETRY = 0.25  # seconds between two tries while the store is away
 PIECE = 50  # values that are loaded at once at the start
 LOG_LENGTH = 1000  # commits that the log keeps, about; who missed more loads everything
@@ -76,7 +77,7 @@ local function since()
   for _, entry in ipairs(entries) do
     for i = 1, #entry[2], 2 do
       local name = entry[2][i]
-      if name ~= '' and not changed[name] then
+      if entry[2][i + 1] ~= '' and not changed[name] then
         changed[name] = true
         current[#current + 1] = name
         current[#current + 1] = redis.call('HGET', values, name)
@@ -434,6 +435,8 @@ class _Store:
         self.away: Exception | None = None
         self.rings = 0
         self.bell = threading.Condition()
+        self.without_run: weakref.WeakSet[Any] = weakref.WeakSet()  # sessions, when last looked
+        self.next_look = 0.0
         self.scripts = {
             text: client.register_script(text) for text in (_SYNC, _ACQUIRE, _COMMIT, _RENEW)
         }
@@ -444,8 +447,10 @@ class _Store:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Have the position and the values for ourselves; ConnectionError while it is away."""
-        if not self.turn_lock.acquire(timeout=DEADLINE):
-            raise self.error()
+        until = time.monotonic() + DEADLINE
+        while not self.turn_lock.acquire(timeout=0.1):
+            if self.away is not None or time.monotonic() > until:
+                raise self.error()
         try:
             if self.away is not None:
                 raise self.error()
@@ -520,6 +525,24 @@ class _Store:
                         _logger.warning("%s", error)
                     time.sleep(RETRY)
             self.ring()
+            self.look_for_lost_tabs()
+
+    def look_for_lost_tabs(self) -> None:
+        """Run the page of a tab whose process has died: on coming here, its browser asks for none."""
+        if time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + LOST
+        before, self.without_run = self.without_run, weakref.WeakSet()
+        try:
+            runtime: Any = sys.modules["streamlit.runtime"]
+            for info in runtime.get_instance()._session_mgr.list_active_sessions():
+                app = info.session
+                if app._scriptrunner is None and app._client_state.ByteSize() == 0:
+                    self.without_run.add(app)
+                    if app in before:
+                        app._event_loop.call_soon_threadsafe(app.request_rerun, None)
+        except Exception as error:  # no Streamlit here, or one that lacks something
+            _logger.debug("tabs of other processes are not looked for: %s", error)
 
     def ring(self) -> None:
         with self.bell:
@@ -545,7 +568,7 @@ class _Store:
         position, is_all, flags, current = news
         told: dict[str, _Flags] = {}
         for name, text in _pairs(flags):
-            if name:
+            if text:  # else it only marks where the log begins
                 told[_key(name)] = _Flags.read(text).after(told.get(_key(name)))
         values = {_key(name): data for name, data in _pairs(current)}
         if is_all:
@@ -999,4 +1022,7 @@ def _name(key: str) -> bytes:
 
 
 def _key(name: bytes) -> str:
-    return name.decode("utf-8", "surrogatepass")
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # none of ours
+        return name.decode("utf-8", "replace")
