@@ -6,11 +6,10 @@ import streamlit as st
 
 from server_state import server_state, server_state_lock
 
-FACES = "👩‍🚀 👨‍🍳 👩‍🎨 👨‍🌾 👩‍🔬 👨‍🎤 👩‍🚒 👨‍💻 🧙 🥷 🧝 👸 🤴 🎅 👷 💂".split()
-
 st.set_page_config(page_title="Chat", page_icon="💬")
 server_state.setdefault("rooms", ["Lobby"])
 st.session_state.setdefault("nickname", f"Guest {random.randint(100, 999)}")
+FACES = "👩‍🚀 👨‍🍳 👩‍🎨 👨‍🌾 👩‍🔬 👨‍🎤 👩‍🚒 👨‍💻 🧙 🥷 🧝 👸 🤴 🎅 👷 💂".split()
 
 
 def create_room() -> None:
@@ -21,9 +20,10 @@ def create_room() -> None:
     st.session_state["room"] = name
 
 
-def send(room: str, author: str) -> None:
+def send(room: str) -> None:
+    message = (st.session_state["nickname"] or "Guest", st.session_state["message"])
     with server_state_lock[f"messages in {room}"]:
-        server_state.setdefault(f"messages in {room}", []).append((author, st.session_state["message"]))
+        server_state.setdefault(f"messages in {room}", []).append(message)
 
 
 @st.fragment  # a new message redraws this list alone, whatever the others are typing
@@ -38,7 +38,7 @@ def messages(room: str, me: str) -> None:
 
 
 with st.sidebar:
-    me = st.text_input("Nickname", key="nickname", max_chars=30).strip() or "Guest"
+    me = st.text_input("Nickname", key="nickname", max_chars=30) or "Guest"
     room = st.radio("Room", server_state["rooms"], key="room")
     with st.form("create", clear_on_submit=True, border=False):
         st.text_input("New room", key="new room", max_chars=30)
@@ -46,4 +46,4 @@ with st.sidebar:
 
 st.header(room, anchor=False)
 messages(room, me)
-st.chat_input(f"Write to {room}", key="message", on_submit=send, args=(room, me))
+st.chat_input(f"Write to {room}", key="message", on_submit=send, args=(room,))
