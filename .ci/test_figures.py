@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9, "": 1.0}
+UNITS = {"ms": 1e-3, "µs": 1e-6, "ns": 1e-9}  # others are taken as they are
 
 
 def tables(text: str) -> list[list[str]]:
@@ -44,7 +44,8 @@ def parse(cell: str) -> tuple[float, float]:
     """Give a figure in seconds, and the half of its last digit: what rounding may have taken from it."""
     number, _, unit = cell.replace(",", "").partition(" ")
     decimals = len(number.partition(".")[2]) if "e" not in number else 0
-    return float(number) * UNITS[unit], 0.5 * 10**-decimals * UNITS[unit]
+    scale = UNITS.get(unit, 1.0)
+    return float(number) * scale, 0.5 * 10**-decimals * scale
 
 
 def differ(shown: str, measured: str) -> bool:
