@@ -801,7 +801,9 @@ class _Inspector:
         """Note whose values may have been changed in place; to be looked at soon."""
         with _master:
             for entry in entries:
-                suspicion = self.named.setdefault(entry, _Suspicion())
+                suspicion = self.named.get(entry)
+                if suspicion is None:
+                    suspicion = self.named[entry] = _Suspicion()
                 suspicion.authors.add(author)
                 if is_locked:
                     suspicion.is_locked = True
@@ -812,7 +814,8 @@ class _Inspector:
             self.is_running = True
         if is_first:
             threading.Thread(target=self.run, name="server_state", daemon=True).start()
-        self.wake.set()
+        if not self.wake.is_set():
+            self.wake.set()
 
     def run(self) -> None:
         """Look whenever something is named, for at most a fifth of the time."""
@@ -852,7 +855,7 @@ class _Inspector:
             authors = suspicion.authors | self.others(entry)
             if entry in self.named:
                 authors |= self.named[entry].authors
-        if is_changed and (entry.version == version or _store is not None):
+        if is_changed and (entry.value is value or entry.version == version):
             self.publish(entry, authors, value)  # else whoever saw it before was told
 
     def others(self, entry: _Entry) -> set[_Run | None]:
@@ -1070,6 +1073,8 @@ _SOON = 0.001  # seconds from a change to the look for its readers: the writer g
 _TOGETHER = 0.02  # the same while changes in place are looked for, to be told with it
 _SWEEP = 1.0  # seconds between looks for tabs that have come back
 _TURN = 0.0005  # seconds for the event loop to send what was drawn, before the next rerun
+_LOOK = 0.004  # seconds between looks whether the process is idle, while reruns are under way
+_BESIDE = 3  # reruns that are started beside others when it is
 _AT_LEAST = 0.03  # seconds until the next rerun is started beside others, at the latest
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _COLLECT = 5.0  # seconds for which the collection of garbage is put off, at most
@@ -1087,7 +1092,8 @@ class _Scheduler:
         self.due: dict[_Session, float] = {}  # when to look at which sessions
         self.running: weakref.WeakSet[_Session] = weakref.WeakSet()  # by reruns of ours
         self.last_start = self.measured_at = self.cpu = 0.0
-        self.collect_at: float | None = None
+        self.spare = 0
+        self.put_off_at: float | None = None
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function on the event loop, after Streamlit's own receiver of the same event."""
@@ -1130,37 +1136,42 @@ class _Scheduler:
     def step(self) -> None:
         """Look at the sessions that are due, and come back for the others."""
         now = time.monotonic()
+        least = _TURN
         for session in [session for session, at in self.due.items() if at <= now]:
             if not self.has_room():
+                least = _LOOK  # unless a run ends before
                 break
             del self.due[session]
             wait = _guarded(self.rerun, session)
             if wait is not None:
                 self.due[session] = now + wait
-        is_done = not self.due and not self.running
-        if self.collect_at is not None and (is_done or now > self.collect_at):
-            self.collect_at = None
+        until = _COLLECT if self.due or self.running else _SWEEP
+        if self.put_off_at is not None and now > self.put_off_at + until:
+            self.put_off_at = None
             _collect_garbage()
         if self.timer is not None:
             self.timer.cancel()
         self.timer = None
         if self.due:
-            wait = max(_TURN, min(self.due.values()) - now)
+            wait = max(least, min(self.due.values()) - now)
             self.timer = self.loop.call_later(wait, self.step)
 
     def has_room(self) -> bool:
-        """One rerun after the other; while the process waits more than it works, others beside."""
+        """Two reruns at a time; while the process waits more than it works, others beside."""
         now = time.monotonic()
-        if not self.running or now - self.last_start > _AT_LEAST:
+        if len(self.running) < 2 or now - self.last_start > _AT_LEAST:
             return True
         elapsed = now - self.measured_at
-        if elapsed < 2 * _TURN:
+        if self.spare == 0 and elapsed > 2 * _TURN:
+            cpu = time.process_time()
+            if cpu - self.cpu < elapsed / 2:
+                self.spare = _BESIDE
+            self.measured_at = now
+            self.cpu = cpu
+        if self.spare == 0:
             return False
-        cpu = time.process_time()
-        is_idle = cpu - self.cpu < elapsed / 2
-        self.measured_at = now
-        self.cpu = cpu
-        return is_idle
+        self.spare -= 1
+        return True
 
     def rerun(self, session: _Session) -> float | None:
         """Rerun a session unless there is a reason not to.
@@ -1203,8 +1214,12 @@ class _Scheduler:
         self.last_start = self.measured_at = now
         self.cpu = time.process_time()
         self.running.add(session)
-        if self.collect_at is None and _put_garbage_off():
-            self.collect_at = now + _COLLECT
+        self.put_garbage_off()
+
+    def put_garbage_off(self) -> None:
+        """Collect garbage once, when there is time, rather than after each of many runs."""
+        if self.put_off_at is None and _put_garbage_off():
+            self.put_off_at = time.monotonic()
 
     def wait_of_chain(self, session: _Session, stale: dict[str | None, list[_Entry]]) -> float:
         """Give the seconds that a chain of reruns has to wait, the more the longer it is."""
@@ -1405,6 +1420,8 @@ def _begin_run(session: _Session, ctx: Any, runner: Any) -> _Run:
             run.cause = known.cause  # it called `st.rerun()`; a browser's request has widgets
         session.cause = None
     runner.on_event.connect(_on_event, weak=False)
+    if run.fragments and _scheduler is not None:  # the timed ones of many tabs end all the time
+        _scheduler.call(_guarded, _scheduler.put_garbage_off)
     return run
 
 
