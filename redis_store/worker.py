@@ -214,7 +214,7 @@ def ledger(operation: str, pause: float = 0.0) -> None:
 
 
 def ledger_in_place(operation: str) -> None:
-    with server_state_lock["ledger"], server_state_lock["count"]:
+    with server_state_lock["count"], server_state_lock["ledger"]:  # in the order of `ledger`
         server_state.setdefault("ledger", []).append(operation)
         server_state["count"] = server_state.get("count", 0) + 1
 
