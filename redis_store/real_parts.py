@@ -76,7 +76,11 @@ class Store:
             [find_store(), *fixed, *self.options], stdout=self.log, stderr=subprocess.STDOUT
         )
         self.client = new_client(self.url)
-        wait_for("the store to answer", self.is_ready)
+        try:
+            wait_for("the store to answer", self.is_ready)
+        except AssertionError:
+            self.kill()
+            raise
 
     def is_ready(self) -> bool:
         assert self.process.poll() is None, f"the store ended: {(self.folder / 'store.log').read_text()}"

@@ -13,6 +13,8 @@ import importlib.util
 import os
 import pickle
 import random
+import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -23,7 +25,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from real_parts import CLIENT, DEADLINE, ROOT, Process, Proxy, Store, wait_for
+from real_parts import CLIENT, DEADLINE, ROOT, Process, Proxy, Store, free_port, wait_for
 
 sys.path.insert(0, str(ROOT))
 import server_state_redis
@@ -1068,6 +1070,33 @@ class Connecting(Case):
             self.store.client.execute_command("AUTH", "open sesame")
             self.store.client.config_set("requirepass", "")
 
+    def test_connect_with_tls(self) -> None:
+        openssl = shutil.which("openssl")
+        if openssl is None:
+            self.skipTest("there is no openssl to make a certificate with")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        key, certificate = f"{folder.name}/key.pem", f"{folder.name}/certificate.pem"
+        names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+        new = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+        subprocess.run([*new, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        port = free_port()
+        files = ("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate)
+        try:
+            store = Store("--tls-port", str(port), *files, "--tls-auth-clients", "no")
+        except AssertionError as error:
+            self.skipTest(f"this store was built without TLS: {str(error)[-100:]}")
+        self.addCleanup(store.close)
+        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+        one, two = self.process(url), self.process(url)
+        one.do("increment", "n", 5)
+        two.do("increment", "n", 5)
+        wait_for("the sum", lambda: one.state() == two.state() == {"n": 10})
+        stranger = Process(None)
+        self.addCleanup(stranger.close)
+        with self.assertRaises(ConnectionError):  # it does not trust that certificate
+            stranger.do("join", f"rediss://127.0.0.1:{port}/0", self.name, "secret")
+
     def test_a_store_that_may_drop_values_is_warned_of(self) -> None:
         self.store.client.config_set("maxmemory-policy", "allkeys-lru")
         try:
@@ -1184,8 +1213,7 @@ class Schedule:
             self.workers[0].do("update", {"left": 0, "right": 0, "list": [], "count": 0, "ledger": []})
             for step in range(self.case.STEPS):
                 self.step(step)
-                while sum(not future.done() for _, _, future in self.asked) > 9:
-                    time.sleep(0.005)
+                wait_for("the operations to go on", self.has_room, 2 * DEADLINE)
             self.mend()
             for what, args, future in self.asked:
                 self.judge(what, args, future)
@@ -1197,6 +1225,9 @@ class Schedule:
                 worker.close()
             for proxy in self.proxies:
                 proxy.close()
+
+    def has_room(self) -> bool:
+        return sum(not future.done() for _, _, future in self.asked) < 10
 
     def step(self, step: int) -> None:
         if self.chance.random() < 0.2:
@@ -1260,6 +1291,7 @@ class Schedule:
     def kill_worker(self) -> None:
         place = self.chance.randrange(3)
         self.workers[place].kill()
+        self.proxies[place].cuts = 0
         self.workers[place] = self.worker(place)
 
     def restart_store(self) -> None:
