@@ -128,10 +128,8 @@ def main() -> int:
         for run in runs:
             row = run.result()
             rows.append(row)
-            print(f"{row.line()} {row.seconds:.0f} s", flush=True)
+            print(f"{row.line()} {row.seconds:.0f} s\n{row.log}", end="", flush=True)
     failed = [row for row in rows if not row.is_ok]
-    for row in failed:
-        print(f"\n== Streamlit {row.streamlit}, Python {row.python}\n{row.log}")
     table = HEAD + "".join(f"{row.line()}\n" for row in rows)
     print(f"\n{table}")
     if releases == RELEASES and not failed:
