@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import os
+import pickle
 import platform
 import statistics
 import sys
@@ -62,10 +63,12 @@ def calls(store: Store) -> Iterator[Row]:
         times = rounds(
             ours=(joined, "time_increments", LOOPS),
             by_hand=(joined, "time_increments_by_hand", LOOPS),
+            two_scripts=(joined, "time_two_scripts", LOOPS),
             write=(joined, "time_writes", LOOPS),
             write_by_hand=(joined, "time_writes_by_hand", LOOPS),
         )
         yield Row("a locked increment", times["ours"], times["by_hand"], BY_HAND, ratio=1.0)
+        yield Row("a locked increment", times["ours"], times["two_scripts"], "two scripts that do nothing")
         yield Row("an assignment", times["write"], times["write_by_hand"], "SET, PUBLISH")
     finally:
         for process in (joined, alone, other):
@@ -188,7 +191,7 @@ class Load:
             self.store = cpu(store.process.pid) - store_before
             self.runs = sum(tab.script_runs for tab in tabs) - runs
             value = store.client.hget(f"{{{name}}}:values", "value")
-            last = f"value is {server_state_redis.pickle.loads(value[32:])}."
+            last = f"value is {pickle.loads(value[32:])}."
             self.stale = sum(last not in tab.text() for tab in tabs)
 
 

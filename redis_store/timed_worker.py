@@ -53,6 +53,16 @@ def time_increments_by_hand(times: int) -> float:
     return (time.perf_counter() - begun) / times
 
 
+def time_two_scripts(times: int) -> float:
+    """The least that two round trips take."""
+    script = by_hand["client"].register_script("return 1")
+    begun = time.perf_counter()
+    for _ in range(times):
+        script()
+        script()
+    return (time.perf_counter() - begun) / times
+
+
 def time_writes_by_hand(times: int) -> float:
     client = by_hand["client"]
     begun = time.perf_counter()
