@@ -106,8 +106,10 @@ class TwoServers(RealServerCase):
         before = self.runs(one, two)
         for number in range(1, 21):
             one.click("write pair")
-            for tab in (one, two):
+            for tab, then in zip((one, two), before, strict=True):
                 tab.wait_for_text(f"pair is {number} and {number}.")
+                # A click in the middle of a run would end it early.
+                wait_for("the run's end", lambda t=tab, n=then[0] + number: t.script_runs >= n)  # type: ignore[misc]
         after = self.runs(one, two)
         self.assertEqual([now[0] - then[0] for now, then in zip(after, before, strict=True)], [20, 20])
 
