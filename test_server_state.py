@@ -984,6 +984,15 @@ class Locks(Case):
         self.click(tab, lambda: setattr(self.state, "x", "told"))
         self.assertEqual(other.shown[None, "x"], "'told'")
 
+    def test_L2_several_locks_are_taken_in_one_order_whatever_they_are_asked_for_in(self):
+        locks = load().server_state_lock
+        with locks["a"]:
+            thread = threading.Thread(target=lambda: locks["b", "a"].acquire(timeout=0.2))
+            thread.start()
+            while thread.is_alive():
+                self.assertTrue(locks["b"].acquire(blocking=False))  # else it has b, and waits for a
+                locks["b"].release()
+
     def test_L1_a_lock_that_a_dead_thread_left_behind(self):
         module = load()
         for _ in range(20):

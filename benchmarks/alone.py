@@ -15,7 +15,12 @@ class State(dict[str, Any]):
         sessions = [info.session for info in get_instance()._session_mgr.list_sessions()]
         others = [session for session in sessions if context is None or session.id != context.session_id]
         if others:
-            others[0]._event_loop.call_soon_threadsafe(lambda: [one.request_rerun(one._client_state) for one in others])
+            others[0]._event_loop.call_soon_threadsafe(rerun, others)
+
+
+def rerun(sessions: list[Any]) -> None:
+    for session in sessions:
+        session.request_rerun(session._client_state)
 
 
 server_state = State()

@@ -25,7 +25,7 @@ import server_state as module
 from server_state import server_state as ours
 from server_state import server_state_lock as our_lock
 
-INSIDES: dict[str, Any] = module.force_rerun_bound_sessions.__globals__  # type: ignore[attr-defined]
+INSIDES: dict[str, Any] = module.force_rerun_bound_sessions.__globals__
 numbers = count(10_000)
 
 

@@ -26,7 +26,10 @@ from pathlib import Path
 import tabs
 from messages import MAKERS
 from rows import HEAD, HERE, Curve, Result, Row, read_results, write_results
-from tabs import PATIENCE, Followed, Tab, wait_for
+from tabs import PATIENCE, Followed
+
+sys.path.insert(0, str(HERE.parent / "e2e"))
+from streamlit_client import Tab, wait_for
 
 Measured = Iterator["Row | Curve"]
 Times = dict[str, dict[str, list[float]]]

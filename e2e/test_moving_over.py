@@ -156,7 +156,7 @@ class MovingOver(RealServerCase):
         self.assert_quiet(10, IDLE)  # side by side
 
     def test_R6_heartbeat_of_a_page_that_runs_again_by_itself(self) -> None:
-        self.assert_quiet(20, ["heartbeat and again"])  # each of its runs is two
+        self.assert_quiet(30, ["heartbeat and again"])  # each link of a chain is two runs
 
     def test_M2_L1_small_habits(self) -> None:
         (tab,) = self.tabs(self.serve(app("moved")), 1)

@@ -53,7 +53,8 @@ LOG_LENGTH = 1000  # commits that the log keeps, about; who missed more loads ev
 
 # --- What runs in the store ---
 # KEYS: 1 the values, 2 the log of changed names, 3 the bell for waiting lockers, 4 whether any
-# waits, 5 the number of this process's last commit; then the locks. ARGV[1]: our position in the log.
+# waits, 5 the number of this process's last commit; then the locks.
+# ARGV[1]: our position in the log.
 _SINCE = """
 local values, log, bell, waiting, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local position = ARGV[1]
@@ -528,7 +529,7 @@ class _Store:
             self.look_for_lost_tabs()
 
     def look_for_lost_tabs(self) -> None:
-        """Run the page of a tab whose process has died: on coming here, its browser asks for none."""
+        """Run the page of a tab whose process has died: its browser asks for no run here."""
         if time.monotonic() < self.next_look:
             return
         self.next_look = time.monotonic() + LOST
