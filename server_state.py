@@ -472,8 +472,9 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     run = _author()
     before, changed = _replace(new, only_new)
-    for entry in changed:
-        if entry.fingerprint.may_change:
+    for key in new:
+        entry = _present.get(key)
+        if entry is not None and entry.fingerprint.may_change:
             _hand(entry, entry.value, run)
     if changed and _quiet.get() is None:
         if run is not None:
@@ -547,7 +548,7 @@ def _fingerprint(value: Any) -> _Fingerprint:
     cls = type(value)
     if type(cls) is type and cls in _SCALARS:  # other metaclasses may not be hashable
         content = (cls, value if value == value else "nan")
-        return _Fingerprint(content, content, may_change=False)
+        return _Fingerprint(content, content, None, False)
     is_too_large = False
     for has_memo in (False, True, True):  # for cycles, for shared parts, for changes meanwhile
         try:

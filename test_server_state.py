@@ -908,6 +908,24 @@ class Locks(Case):
         self.world.settle()
         self.assertEqual((other.shown[None, "x"], other.shown[None, "y"]), ("['told']", "['told']"))
 
+    def test_L5_a_list_is_in_hand_though_it_took_the_place_of_an_equal_one(self):
+        def replaces(session):
+            mine = []
+            self.state.x = mine
+            yield
+            mine.append("told")
+
+        def script(session):
+            if session.page == "main":
+                session.show("x")
+            yield
+
+        self.state.x = []
+        other, tab = self.tabs(1, script)[0], self.tabs(1, page="empty")[0]
+        tab.click(replaces)
+        self.world.settle()
+        self.assertEqual(other.shown[None, "x"], "['told']")
+
     def test_L5_C2_what_an_unlocked_look_leaves_out_is_told_when_it_is_assigned(self):
         class Task:
             is_done = False
