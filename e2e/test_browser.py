@@ -229,7 +229,15 @@ class Chat(TwoTabs):
         expect(last).to_be_in_viewport()
         wait_for("the end of the history", lambda: last.evaluate(BELOW) < 5)
         read = two.get_by_text("Line 100.")
-        read.scroll_into_view_if_needed()
+
+        def stays() -> bool:
+            """Whether the list stays where it was scrolled to: it may still be on its way to its end."""
+            read.scroll_into_view_if_needed()
+            before = read.bounding_box()
+            two.evaluate("new Promise(done => setTimeout(done, 500))")
+            return before == read.bounding_box()
+
+        wait_for("the list to be scrolled", stays)
         before = read.bounding_box()
         write(one, "One more")
         expect(two.get_by_text("One more")).to_be_attached()
