@@ -121,6 +121,7 @@ class Servers(contextlib.ExitStack):
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
     with Servers() as servers:
         for file in APP:
             shutil.copy(HERE / file, servers.folder)
