@@ -1180,10 +1180,8 @@ class _Scheduler:
         Give the seconds until it is looked at again, or None where an event or a sweep tells when.
         """
         app = session.app()
-        if app is None:
-            return None
         stale = session.stale()
-        if not stale:
+        if app is None or not stale:
             return None
         if app._scriptrunner is not None:  # a rerun would interrupt it; we hear of its end
             app._scriptrunner.on_event.connect(_on_event, weak=False)
