@@ -96,8 +96,10 @@ class ServerState(MutableMapping[str, Any]):
     def to_dict(self) -> dict[str, Any]:
         """Give a snapshot as a new dict; the values themselves are not copied."""
         _note(_key_set)
+        for entry in list(_present.values()):
+            _note(entry)
         with _master:
-            return {key: _note(entry) for key, entry in _present.items()}
+            return {key: entry.value for key, entry in _present.items()}
 
     # A Mapping's own views look each value up later, when its key may be gone.
     def values(self) -> ValuesView[Any]:
@@ -205,7 +207,7 @@ class ServerStateLock(Mapping[str, KeyLock]):
 
     def __getitem__(self, name: str | tuple[str, ...]) -> KeyLock:
         if not isinstance(name, tuple):
-            return (isinstance(name, str) and _locks.get(name)) or _lock(_name(name))
+            return _lock(_name(name))
         names = sorted({_name(one) for one in name})
         if not names:
             raise TypeError('server_state_lock[()] is no lock: use server_state_lock["a", "b"].')
@@ -230,10 +232,11 @@ class ServerStateLock(Mapping[str, KeyLock]):
 
 
 def _lock(name: str) -> KeyLock:
-    with _master:
-        if name not in _locks:
-            _locks[name] = KeyLock((name,), threading.RLock())
-        return _locks[name]
+    lock = _locks.get(name)
+    if lock is None:
+        with _master:
+            lock = _locks.setdefault(name, KeyLock((name,), threading.RLock()))
+    return lock
 
 
 class _InOrder:
@@ -271,10 +274,16 @@ class _Transaction:
         self.changed: dict[_Entry, int | None] = {}
 
     def __del__(self) -> None:
-        if self.depth > 0:  # its thread has ended, and left a lock behind
-            _guarded(self.end)
+        """Its thread has ended. Whoever lets go of it last may hold locks: so in a new thread."""
+        if self.depth > 0 or self.strays:
+            _guarded(threading.Thread(target=_guarded, args=(self.abandon,), daemon=True).start)
+
+    def abandon(self) -> None:
+        """Do what the thread left undone that took a lock and ended, or went on superseded."""
+        if self.depth > 0:
+            self.end()
         if self.strays:
-            _guarded(_inspector.name, self.strays, None, is_locked=False)
+            _inspector.name(self.strays, None, is_locked=False)
 
     def holds(self, entry: _Entry) -> bool:
         return entry.key in self.names or entry in self.handed
@@ -1303,10 +1312,10 @@ def _logger() -> Any:
     return logging.getLogger("server_state")
 
 
-def _guarded(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def _guarded(function: Callable[..., Any], *args: Any) -> Any:
     """Call something that reaches into Streamlit: an error is that one session's, and is logged."""
     try:
-        return function(*args, **options)
+        return function(*args)
     except Exception as error:
         message = "server_state: a session may show old values until its next run."
         _logger().error(message, exc_info=error)

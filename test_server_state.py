@@ -420,7 +420,7 @@ class World:
             get_ident=self.get_ident,
             current_thread=lambda: self.current,
             RLock=lambda: Lock(self),
-            Thread=lambda **more: types.SimpleNamespace(start=lambda: None, is_alive=lambda: True),
+            Thread=lambda **what: types.SimpleNamespace(start=lambda: self.start_thread(**what)),
         )
         world = self
 
@@ -506,6 +506,14 @@ class World:
         finally:
             self.current = None
 
+    def start_thread(self, target, args=(), name=None, daemon=False):
+        if name is None:  # the inspector's steps are taken by themselves
+            before, self.current = self.current, types.SimpleNamespace(ctx=None)
+            try:
+                target(*args)
+            finally:
+                self.current = before
+
     def pass_time(self, seconds):
         self.now += seconds
         while self.loop.timers and self.loop.timers[0][0] <= self.now:
@@ -588,6 +596,15 @@ class Case(unittest.TestCase):
         for tab in tabs:
             tab.runs.clear()
         return counts
+
+    def run_beside(self, tab, key, text):
+        """Leave the first runner where it is, until a tab shows a text."""
+        while tab.shown[None, key] != text:
+            self.world.pass_time(0.05)
+            while self.world.loop.soon:
+                self.world.step_loop()
+            for runner in self.world.runners[1:]:
+                self.world.step_runner(runner)
 
     def changes(self, function):
         """Whether something that a thread does reruns a reader of x."""
@@ -899,12 +916,7 @@ class Locks(Case):
         tab.click(slowly)
         while self.state.to_dict().get("y") is None:
             self.world.step_runner(self.world.runners[0])
-        while other.shown[None, "y"] != "[]":
-            self.world.pass_time(0.05)
-            while self.world.loop.soon:
-                self.world.step_loop()
-            for runner in self.world.runners[1:]:
-                self.world.step_runner(runner)
+        self.run_beside(other, "y", "[]")
         self.world.settle()
         self.assertEqual((other.shown[None, "x"], other.shown[None, "y"]), ("['told']", "['told']"))
 
@@ -1043,12 +1055,7 @@ class Locks(Case):
         while self.state.to_dict().get("x") != -1:
             self.world.step_runner(self.world.runners[0])
         self.state.x = 8
-        while other.shown[None, "x"] != "8":  # the other's rerun, before the release
-            self.world.pass_time(0.05)
-            while self.world.loop.soon:
-                self.world.step_loop()
-            for runner in self.world.runners[1:]:
-                self.world.step_runner(runner)
+        self.run_beside(other, "x", "8")  # the other's rerun, before the release
         self.world.settle()
         self.assertEqual((other.shown[None, "x"], self.runs_of(other)), ("8", [1]))
 
@@ -2393,6 +2400,41 @@ class Threads(Case):
         gc.collect()
         self.assertGreater(len(held), 10)
         self.assertNotIn(True, held)
+
+    def test_T1_nothing_of_streamlits_is_called_under_the_master_lock(self):
+        scriptrunner = self.world.modules["streamlit.runtime.scriptrunner"]
+        get, held = scriptrunner.get_script_run_ctx, []
+
+        def noted(suppress_warning=False):
+            held.append(self.module._master._lock._is_owned())
+            return get(suppress_warning=suppress_warning)
+
+        def script(session):
+            session.show("x")
+            self.state.to_dict(), list(self.state.items()), len(self.state)
+            yield
+
+        self.state.update(x=[], y=1)
+        with mock.patch.object(scriptrunner, "get_script_run_ctx", noted):
+            (tab,) = self.tabs(1, script)
+            self.click(tab, lambda: self.state.update(x=1, z=2))
+        self.assertGreater(len(held), 10)
+        self.assertNotIn(True, held)
+
+    def test_T1_T2_a_transaction_may_be_let_go_of_under_the_master_lock(self):
+        module, done, threads = load(), threading.Event(), []
+
+        def commit(transaction):
+            threads.append(threading.current_thread())
+            done.set()
+
+        module._store = types.SimpleNamespace(commit=commit)
+        transaction = module._Transaction()
+        transaction.depth = 1
+        with module._master:
+            del transaction  # of a thread that has ended, say while the inspector looks at it
+            self.assertTrue(done.wait(30))
+        self.assertIsNot(threads[0], threading.current_thread())
 
     def test_T2_a_session_collected_while_bindings_are_walked(self):
         self.tabs(20)

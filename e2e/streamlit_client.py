@@ -21,34 +21,19 @@ from typing import Any
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
+from waiting import DEADLINE as DEADLINE  # tests take these from here, too
+from waiting import free_port as free_port
+from waiting import wait_for as wait_for
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = Path(__file__).resolve().parent / "apps"
-DEADLINE = 30.0  # seconds that anything may take
-
-
-def wait_for(what: str, condition: Callable[[], Any], deadline: float = DEADLINE) -> Any:
-    """Wait until a condition holds, and give its value. AssertionError that names it after `deadline` seconds."""
-    until = time.monotonic() + deadline
-    while not (value := condition()):
-        if time.monotonic() > until:
-            raise AssertionError(f"waited {deadline:.0f} s in vain for: {what}")
-        time.sleep(0.01)
-    return value
 
 
 def app(name: str) -> str:
     """Give the text of one of the apps."""
     return (APPS / f"{name}.py").read_text()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Server:

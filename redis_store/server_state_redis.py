@@ -541,7 +541,7 @@ class _Store:
                 if app._scriptrunner is None and app._client_state.ByteSize() == 0:
                     self.without_run.add(app)
                     if app in before:
-                        app._event_loop.call_soon_threadsafe(app.request_rerun, None)
+                        app._event_loop.call_soon_threadsafe(_run_page, app)
         except Exception as error:  # no Streamlit here, or one that lacks something
             _logger.debug("tabs of other processes are not looked for: %s", error)
 
@@ -1008,6 +1008,12 @@ class _Store:
             flags = _Flags(True, run.cause.depth + 1 if run else 0, is_forced=True)
             with self.turn():
                 self.send({entry.key: _Change("force", None, flags)})
+
+
+def _run_page(app: Any) -> None:
+    """Run a session that has never run; to be called on its event loop."""
+    if app._scriptrunner is None:  # else its browser has asked meanwhile
+        _home._request_rerun(app, None)
 
 
 def _is_identity(fingerprint: Any) -> bool:
