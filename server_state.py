@@ -269,49 +269,35 @@ class _Transaction:
         self.depth = 0  # how many locks are held
         self.names: set[str] = set()
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
-        self.strays: set[_Entry] = set()  # containers of a run that was superseded before it began
-        # What it assigned, in that order, with the version it had; None: to be told in any case.
-        self.changed: dict[_Entry, int | None] = {}
+        self.changed: set[_Entry] = set()  # by assignment; nobody is told before the end
 
-    def __del__(self) -> None:
-        """Its thread has ended. Whoever lets go of it last may hold locks: so in a new thread."""
-        if self.depth > 0 or self.strays:
-            _guarded(threading.Thread(target=_guarded, args=(self.abandon,), daemon=True).start)
-
-    def abandon(self) -> None:
-        """Do what the thread left undone that took a lock and ended, or went on superseded."""
-        if self.depth > 0:
-            self.end()
-        if self.strays:
-            _inspector.name(self.strays, None, is_locked=False)
-
-    def holds(self, entry: _Entry) -> bool:
+    def may_change(self, entry: _Entry) -> bool:
+        """Whether it may be changing a value in place just now."""
         return entry.key in self.names or entry in self.handed
 
     def end(self) -> None:
         """Tell others what was assigned, and have the inspector look at what was in hand."""
         if _store is not None:
             _store.commit(self)
-        entries = [_present[name] for name in self.names if name in _present]
-        may_change = [entry for entry in entries if entry.fingerprint.may_change]
-        self.names.clear()
+        handed = self.handed
+        for name in self.names:
+            entry = _present.get(name)
+            if entry is not None and entry.fingerprint.may_change:
+                handed.add(entry)
+        is_changed = bool(self.changed)
         self.depth = 0
-        if may_change or self.handed or self.changed:
-            self.tell(may_change)
-
-    def tell(self, entries: list[_Entry]) -> None:
-        handed, self.handed = self.handed, set()
-        # Whoever has read what another published later knows what is, or is told of that.
-        changed = [e for e, version in self.changed.items() if version in (None, e.version)]
-        self.changed = {}
-        handed.update(entries)
-        quiet = _quiet.get()
-        if quiet is not None:
-            quiet[0].update(handed)  # the end of `no_rerun` looks at them
-        elif handed and _store is None:
-            _inspector.name(handed, _author(), is_locked=True)
-        if changed:
-            _publish(changed, _author(), delay=_TOGETHER if handed else _SOON)
+        self.names.clear()
+        self.changed.clear()
+        if handed:
+            self.handed = set()
+            quiet = _quiet.get()
+            if quiet is not None:
+                quiet[0].update(handed)  # the end of `no_rerun` looks at them
+            elif _store is None:
+                _inspector.name(handed, _author(), is_locked=True)
+                return  # it notifies once it has looked: what was done in place is told with it
+        if is_changed:
+            _notify()
 
 
 class _Local(threading.local):
@@ -368,14 +354,23 @@ def force_rerun_bound_sessions(key: str) -> None:
         run.redraws.add(entry)
     if _store is not None:
         _store.force(entry)
-    _tell([entry], run, is_forced=True)
+    _tell([entry], run)
 
 
 # --- The store ---
 class _Entry:
     """One key: its value, and the version that readers compare with the one that they noted."""
 
-    __slots__ = ("__weakref__", "depth", "fingerprint", "in_place", "key", "value", "version")
+    __slots__ = (
+        "__weakref__",
+        "depth",
+        "fingerprint",
+        "holder",
+        "in_place",
+        "key",
+        "value",
+        "version",
+    )
 
     def __init__(self, key: str | None) -> None:
         self.key = key
@@ -384,6 +379,12 @@ class _Entry:
         self.version = 0
         self.depth = 0  # of the latest change in a chain of reruns that cause each other
         self.in_place = 0  # how many of the chain's latest links were changes in place
+        self.holder: weakref.ref[_Transaction] | None = None  # that assigned it last
+
+    def is_held(self) -> bool:
+        """Whether it was assigned under locks that are still held."""
+        holder = None if self.holder is None else self.holder()
+        return holder is not None and self in holder.changed
 
 
 class _Master:
@@ -452,23 +453,24 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
         run.note(entry, _fragment(ctx), is_shown)
     value = entry.value
     if entry.fingerprint.may_change:
-        _hand(entry, value, run)
+        _hand(entry, run)
     return value
 
 
-def _hand(entry: _Entry, value: Any, run: _Run | None) -> None:
+def _hand(entry: _Entry, run: _Run | None) -> None:
     """Note who may change a value in place from now on: any value under a lock, else containers."""
     quiet = _quiet.get()
-    transaction = _local.transaction
     if quiet is not None:
         quiet[0].add(entry)
-    elif transaction.depth > 0:
+        return
+    transaction = _local.transaction
+    if transaction.depth > 0:
         transaction.handed.add(entry)
-    if quiet is None and issubclass(type(value), _CONTAINERS):
+    if issubclass(type(entry.value), _CONTAINERS):
         if run is not None:
             run.handed.add(entry)
-        elif transaction.depth == 0 and _context() is not None:
-            transaction.strays.add(entry)
+        elif transaction.depth == 0 and _context() is not None:  # a run that was superseded
+            _inspector.name([entry], None, is_locked=False)
 
 
 def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
@@ -484,7 +486,7 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     for key in new:
         entry = _present.get(key)
         if entry is not None and entry.fingerprint.may_change:
-            _hand(entry, entry.value, run)
+            _hand(entry, run)
     if changed and _quiet.get() is None:
         if run is not None:
             run.assign(changed)
@@ -495,9 +497,9 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
 def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[_Entry]]:
     """Give what the last key held before, and the entries that have changed."""
     fingerprints = {key: _fingerprint(value) for key, value in new.items()}
+    changed = [entry for entry in map(_entry, new) if _inspector.finds_change(entry)]
     before = _MISSING
     replaced: list[Any] = []  # kept alive until the master lock is released
-    changed: list[_Entry] = []
     with _master:
         for key, value in new.items():
             entry = _present.get(key) or _entry(key)
@@ -518,14 +520,14 @@ def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[
     return before, changed
 
 
-def _tell(changed: Iterable[_Entry], run: _Run | None, is_forced: bool = False) -> None:
-    """Publish changes, or leave that to the release of the locks that this thread holds."""
+def _tell(changed: Iterable[_Entry], run: _Run | None) -> None:
+    """Publish what a thread has changed; under a lock, nobody is told before the release."""
     transaction = _local.transaction
-    if transaction.depth == 0:
+    if transaction.depth > 0:
+        _publish(changed, run, holder=transaction)
+    else:
         _publish(changed, run)
-        return
-    for entry in changed:
-        transaction.changed[entry] = None if is_forced else entry.version
+        _notify()
 
 
 # --- What counts as a change ---
@@ -782,44 +784,28 @@ _PATIENCE = 1.0  # seconds after a release that it lets other holders delay the 
 _QUIET_CHAIN = 3  # links of a chain of changes in place alone that are told
 
 
-class _Suspicion:
-    """That a value may have been changed in place, and by whom: a run, or None for a thread."""
+class _Suspect(NamedTuple):
+    """Who may have changed a value in place, and is done."""
 
-    def __init__(self) -> None:
-        self.authors: set[_Run | None] = set()
-        self.is_locked = False  # else objects of the app's own classes are left out
-        self.released_at = float("inf")  # the first of the locks
-        # What to look at: a value that is assigned anew meanwhile may have been seen changed.
-        self.states: dict[int, tuple[Any, _Fingerprint, int]] = {}  # by the fingerprint's id
-
-    def add(self, other: _Suspicion) -> None:
-        self.authors |= other.authors
-        self.is_locked |= other.is_locked
-        self.released_at = min(self.released_at, other.released_at)
-        self.states = {**other.states, **self.states}
+    run: _Run | None  # None: a thread
+    is_locked: bool  # else objects of the app's own classes are left out
+    since: float
 
 
 class _Inspector:
     """Finds changes made in place, in a thread of its own: no script, page or event loop waits."""
 
     def __init__(self) -> None:
-        self.named: dict[_Entry, _Suspicion] = {}
+        self.named: dict[_Entry, list[_Suspect]] = {}
         self.wake = threading.Event()
         self.is_running = False
 
-    def name(self, entries: Iterable[_Entry], author: _Run | None, is_locked: bool) -> None:
+    def name(self, entries: Iterable[_Entry], run: _Run | None, is_locked: bool) -> None:
         """Note whose values may have been changed in place; to be looked at soon."""
+        suspect = _Suspect(run, is_locked, time.monotonic())
         with _master:
             for entry in entries:
-                suspicion = self.named.get(entry)
-                if suspicion is None:
-                    suspicion = self.named[entry] = _Suspicion()
-                suspicion.authors.add(author)
-                if is_locked:
-                    suspicion.is_locked = True
-                    suspicion.released_at = min(suspicion.released_at, time.monotonic())
-                state = (entry.value, entry.fingerprint, entry.version)
-                suspicion.states[id(entry.fingerprint)] = state
+                self.named.setdefault(entry, []).append(suspect)
             is_first = not self.is_running
             self.is_running = True
         if is_first:
@@ -841,74 +827,65 @@ class _Inspector:
             self.is_running = False  # a value may even raise SystemExit
 
     def look(self) -> None:
-        """Look once at each value that was named, and publish what has changed together."""
+        """Look once at each value that was named, and tell what has changed together."""
         for entry in list(self.named):
-            with _master:
-                suspicion = self.named.pop(entry)
-            for value, before, version in list(suspicion.states.values()):
-                if not self.is_held(entry, suspicion):
-                    self.look_at(entry, suspicion, value, before, version)
-        _notify(_SOON)
+            self.look_at(entry)
+        _notify()
 
-    def look_at(
-        self, entry: _Entry, suspicion: _Suspicion, value: Any, before: _Fingerprint, version: int
-    ) -> None:
+    def look_at(self, entry: _Entry) -> None:
+        with _master:
+            suspects = list(self.named[entry])
+            value = entry.value
+            before = entry.fingerprint
+        is_patient = time.monotonic() < suspects[0].since + _PATIENCE
+        if is_patient and self.is_held(entry):
+            return  # its release has it looked at
         after = _fingerprint(value)
         is_changed = after.content != before.content
-        if is_changed and after.structure == before.structure and not suspicion.is_locked:
-            return  # in objects of the app's alone: told once assigned, or seen under a lock
+        is_locked = any(suspect.is_locked for suspect in suspects)
+        # A change in objects of the app alone is told once assigned, or seen under a lock.
+        is_left_out = is_changed and after.structure == before.structure and not is_locked
         with _master:
-            if self.is_held(entry, suspicion):
-                return
-            if entry.fingerprint is before:  # else it was assigned meanwhile
-                entry.fingerprint = after
-            authors = suspicion.authors | self.others(entry)
-            if entry in self.named:
-                authors |= self.named[entry].authors
-        if is_changed and (entry.value is value or entry.version == version):
-            self.publish(entry, authors, value)  # else whoever saw it before was told
-
-    def others(self, entry: _Entry) -> set[_Run | None]:
-        """Give the runs that have a container in hand just now; None for one that is not known."""
-        with _master:
-            runs: set[_Run | None] = {run for run in _running if entry in run.handed}
-            if any(entry in transaction.strays for transaction in _transactions):
-                runs.add(None)
-            return runs
+            later = self.named.pop(entry)[len(suspects) :]
+            if later:
+                self.named[entry] = later
+            if is_left_out or entry.fingerprint is not before:
+                return  # it was assigned meanwhile
+            entry.fingerprint = after
+            authors = {suspect.run for suspect in (*suspects, *later)} | self.holders(entry)
+        if is_changed:
+            self.publish(entry, authors, value)
 
     def look_quietly(self, entry: _Entry) -> None:
-        """Look at what was handed in `no_rerun`; tell nobody, unless others may have changed it."""
+        """Look at what was handed in `no_rerun`, unless a look at what others changed is to come."""
         value = entry.value
         before = entry.fingerprint
         after = _fingerprint(value)
-        me = _author()
         with _master:
-            if entry.fingerprint is not before or entry in self.named:
-                return  # the inspector's look cannot tell who of several made a change
-            if any(one.holds(entry) for one in _transactions if one is not _local.transaction):
-                return  # nor whether it is done: its release has it looked at
+            is_mine = entry.fingerprint is before and entry not in self.named
+            if not is_mine or self.is_held(entry) or self.holders(entry) - {_author()}:
+                return
             entry.fingerprint = after
-            authors = self.others(entry)
-        authors.discard(me)
-        if after.content == before.content:
-            return
-        if authors:
-            self.publish(entry, {*authors, me}, value)
-            _notify(_SOON)
-        elif _store is not None:
+        if _store is not None and after.content != before.content:
             _store.offer(entry, value, is_told=False)
 
-    def is_held(self, entry: _Entry, suspicion: _Suspicion) -> bool:
-        """Whether somebody's transaction holds an entry: its release has it looked at again."""
-        if time.monotonic() > suspicion.released_at + _PATIENCE:
-            return False
+    def holders(self, entry: _Entry) -> set[_Run | None]:
+        """Give the runs that have a container in hand just now."""
         with _master:
-            if not any(transaction.holds(entry) for transaction in list(_transactions)):
-                return False
-            named = self.named.setdefault(entry, suspicion)
-            if named is not suspicion:
-                named.add(suspicion)
-            return True
+            return {run for run in _running if entry in run.handed}
+
+    def is_held(self, entry: _Entry) -> bool:
+        """Whether a transaction of another thread may be changing a value just now."""
+        mine = _local.transaction
+        with _master:
+            return any(one.may_change(entry) for one in _transactions if one is not mine)
+
+    def finds_change(self, entry: _Entry) -> bool:
+        """Look at once at a value that is about to be replaced."""
+        if entry not in self.named:
+            return False
+        before = entry.fingerprint.content
+        return bool(_fingerprint(entry.value).content != before)
 
     def publish(self, entry: _Entry, authors: set[_Run | None], value: Any) -> None:
         """Publish a change in place: its author is not told, if there can be only one."""
@@ -1036,7 +1013,8 @@ class _Session:
             return {None: []}
         stale = {}
         for fragment, notes in list(self.readers.items()):
-            old = [entry for entry, version in list(notes.items()) if entry.version != version]
+            old = [e for e, version in list(notes.items()) if e.version != version]
+            old = [entry for entry in old if not entry.is_held()]
             if old:
                 stale[fragment] = old
         return stale
@@ -1056,31 +1034,32 @@ def _publish(
     run: _Run | None,
     depth: int | None = None,
     in_place: int = 0,
-    delay: float | None = None,
+    holder: _Transaction | None = None,
 ) -> None:
     """Give entries new versions: who has noted older ones is rerun, but the author's run is not."""
     if depth is None:
         depth = run.cause.depth + 1 if run else 0
+    reference = None if holder is None else weakref.ref(holder)
     with _master:
         for entry in changed:
-            before = entry.version
+            if holder is not None:
+                holder.changed.add(entry)
+            entry.holder = reference
             entry.depth = depth
             entry.in_place = in_place
+            before = entry.version
             entry.version = next(_versions)
             if run is not None:
                 run.know(entry, before)
-    if in_place == 0:  # else the inspector notifies when it has looked at everything
-        _notify(_SOON if delay is None else delay)
 
 
-def _notify(delay: float) -> None:
+def _notify() -> None:
     if _scheduler is not None:
-        _scheduler.notify(delay)
+        _scheduler.notify()
 
 
 # --- The scheduler ---
 _SOON = 0.001  # seconds from a change to the look for its readers: the writer goes on first
-_TOGETHER = 0.02  # the same while changes in place are looked for, to be told with it
 _SWEEP = 1.0  # seconds between looks for tabs that have come back
 _TURN = 0.0005  # seconds for the event loop to send what was drawn, before the next rerun
 _LOOK = 0.004  # seconds between looks whether the process is idle, while reruns are under way
@@ -1098,7 +1077,7 @@ class _Scheduler:
         self.loop = loop
         self.timer: Any = None
         self.sweeper: Any = None
-        self.notified_for = float("inf")
+        self.is_notified = False
         self.due: dict[_Session, float] = {}  # when to look at which sessions
         self.running: weakref.WeakSet[_Session] = weakref.WeakSet()  # by reruns of ours
         self.last_start = self.measured_at = self.cpu = 0.0
@@ -1110,17 +1089,16 @@ class _Scheduler:
         with contextlib.suppress(RuntimeError):  # the server has stopped
             self.loop.call_soon_threadsafe(self.loop.call_soon, function, *args)
 
-    def notify(self, delay: float) -> None:
-        """Look for sessions that show something old within so many seconds. From any thread."""
-        at = time.monotonic() + delay
-        if at < self.notified_for:
-            self.notified_for = at
+    def notify(self) -> None:
+        """Look soon for sessions that show something old. From any thread."""
+        if not self.is_notified:
+            self.is_notified = True
             with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self.loop.call_later, delay, self.sweep)
+                self.loop.call_soon_threadsafe(self.loop.call_later, _SOON, self.sweep)
 
     def sweep(self) -> None:
         """Look for sessions that show something old, now and once a second."""
-        self.notified_for = float("inf")
+        self.is_notified = False
         with _master:
             sessions = list(_sessions.values())
         now = time.monotonic()
@@ -1410,7 +1388,7 @@ def _session(runtime: Any, app: Any) -> _Session:
         if session is not None:
             return session
         session = _sessions[app] = _Session(app)
-    _scheduler.notify(_SOON)
+    _scheduler.notify()
     return session
 
 

@@ -313,8 +313,9 @@ class RealServerCase(unittest.TestCase):
     def assert_runs(self, act: Callable[[], None], expected: list[tuple[int, int]], *tabs: Tab) -> None:
         """Act, and compare how many script runs and fragment runs each tab made of it."""
         before = self.runs(*tabs)
+        interrupted = [tab.interrupted for tab in tabs]
         act()
         after = self.runs(*tabs)
         more = [(a[0] - b[0], a[1] - b[1]) for a, b in zip(after, before, strict=True)]
         self.assertEqual(more, expected)
-        self.assertEqual([tab.interrupted for tab in tabs], [0] * len(tabs))
+        self.assertEqual([tab.interrupted for tab in tabs], interrupted)

@@ -630,7 +630,7 @@ class _Store:
             depth = max(flags.depth for flags in told.values())
             in_place = min(flags.in_place for flags in told.values())
             _home._publish(dict.fromkeys(entries), None, depth, in_place)
-            _home._notify(_home._SOON)
+            _home._notify()
 
     def take_deferred(self, keys: Iterable[str]) -> None:
         waiting = {key: self.deferred[key] for key in keys if key in self.deferred}
@@ -960,7 +960,7 @@ class _Store:
         with _home._master:
             authors = {run} | {other for other in _home._running if entry in other.handed}
         _home._publish([entry], run if len(authors) == 1 else None, flags.depth, flags.in_place)
-        _home._notify(_home._SOON)
+        _home._notify()
 
     def let_go(self, hold: _Hold) -> None:
         if hold.names and self.away is None:
@@ -979,8 +979,6 @@ class _Store:
             return True
         transaction = _home._local.transaction
         if transaction.depth > 0:  # at the end of a `no_rerun` in it
-            if is_told:
-                transaction.changed[entry] = None
             self.hold(transaction).in_place[key] = is_told
             return True
         message = 'A change in place of server_state["%s"] was dropped: %s. Take its lock for that.'

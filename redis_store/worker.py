@@ -43,15 +43,21 @@ def join_with_a_client(url: str, name: str, secret: str, client: str, options: d
 
 
 def listen_for_changes() -> None:
-    """Note what is published from now on: each time, a session that shows one of the keys is rerun."""
-    original = home._publish
+    """Note what readers are notified of from now on: each time, a session that shows one of the keys is rerun."""
+    publish, notify = home._publish, home._notify
+    waiting: list[Any] = []
 
-    def publish(changed: Any, *args: Any, **more: Any) -> None:
+    def note(changed: Any, *args: Any, **more: Any) -> None:
         entries = list(changed)
-        published.append(tuple(sorted((entry.key or "", repr(entry.value)) for entry in entries)))
-        original(entries, *args, **more)
+        waiting.extend(entries)
+        publish(entries, *args, **more)
 
-    home._publish = publish
+    def flush() -> None:
+        published.append(tuple(sorted((entry.key or "", repr(entry.value)) for entry in waiting)))
+        waiting.clear()
+        notify()
+
+    home._publish, home._notify = note, flush
 
 
 def changes() -> list[tuple[Any, ...]]:
