@@ -693,35 +693,23 @@ def _by_value(cls: type, read: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _by_parts(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]:
     name = _class_name(cls)
     is_array = name == "numpy.ndarray"
-    has_caches = _root(cls) == "pandas"
+    has_caches = _root(cls) == "pandas" and hasattr(cls, "__array__")
 
     def reduce(obj: Any) -> Any:
         try:
             if is_array and not obj.flags.c_contiguous:
                 obj = obj.copy()  # the same content in another memory order
+            elif has_caches:
+                obj = obj[:]  # pandas pickles what an object has worked out when it was read from
             parts = obj.__reduce_ex__(5)
         except Exception:
             parts = None
         if not isinstance(parts, tuple):
             return by_identity(obj)
         _, args, *more = parts
-        if has_caches and more:
-            more[0] = _without_caches(more[0])
         return int, (name, *args), *more[:3]
 
     return reduce
-
-
-def _without_caches(state: Any) -> Any:
-    """Leave out what pandas adds to a state when an object is read from."""
-    if isinstance(state, tuple):
-        parts = map(_without_caches, state)
-        return tuple(part for part in parts if part is not None)
-    if isinstance(state, dict) and state.keys() == {"_cache"}:
-        return None
-    if isinstance(state, dict):
-        return {name: part for name, part in state.items() if name != "_cache"}
-    return state
 
 
 def _state(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -1063,7 +1051,6 @@ _SOON = 0.001  # seconds from a change to the look for its readers: the writer g
 _SWEEP = 1.0  # seconds between looks for tabs that have come back
 _TURN = 0.0005  # seconds for the event loop to send what was drawn, before the next rerun
 _LOOK = 0.004  # seconds between looks whether the process is idle, while reruns are under way
-_BESIDE = 3  # reruns that are started beside others when it is
 _AT_LEAST = 0.03  # seconds until the next rerun is started beside others, at the latest
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _COLLECT = 5.0  # seconds for which the collection of garbage is put off, at most
@@ -1081,13 +1068,12 @@ class _Scheduler:
         self.due: dict[_Session, float] = {}  # when to look at which sessions
         self.running: weakref.WeakSet[_Session] = weakref.WeakSet()  # by reruns of ours
         self.last_start = self.measured_at = self.cpu = 0.0
-        self.spare = 0
         self.put_off_at: float | None = None
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function on the event loop, after Streamlit's own receiver of the same event."""
         with contextlib.suppress(RuntimeError):  # the server has stopped
-            self.loop.call_soon_threadsafe(self.loop.call_soon, function, *args)
+            self.loop.call_soon_threadsafe(self.loop.call_soon, _guarded, function, *args)
 
     def notify(self) -> None:
         """Look soon for sessions that show something old. From any thread."""
@@ -1150,16 +1136,11 @@ class _Scheduler:
         if len(self.running) < 2 or now - self.last_start > _AT_LEAST:
             return True
         elapsed = now - self.measured_at
-        if self.spare == 0 and elapsed > 2 * _TURN:
-            cpu = time.process_time()
-            if cpu - self.cpu < elapsed / 2:
-                self.spare = _BESIDE
-            self.measured_at = now
-            self.cpu = cpu
-        if self.spare == 0:
+        if elapsed < _LOOK:
             return False
-        self.spare -= 1
-        return True
+        before, self.cpu = self.cpu, time.process_time()
+        self.measured_at = now
+        return self.cpu - before < elapsed / 2
 
     def rerun(self, session: _Session) -> float | None:
         """Rerun a session unless there is a reason not to.
@@ -1407,7 +1388,7 @@ def _begin_run(session: _Session, ctx: Any, runner: Any) -> _Run:
         session.cause = None
     runner.on_event.connect(_on_event, weak=False)
     if run.fragments and _scheduler is not None:  # the timed ones of many tabs end all the time
-        _scheduler.call(_guarded, _scheduler.put_garbage_off)
+        _scheduler.call(_scheduler.put_garbage_off)
     return run
 
 
@@ -1422,11 +1403,11 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
     if run is None or _scheduler is None:
         return
     if event.name == "SHUTDOWN":
-        _scheduler.call(_guarded, _scheduler.is_over, run, details["client_state"])
+        _scheduler.call(_scheduler.is_over, run, details["client_state"])
     elif "STOPPED" in event.name:
         _guarded(_end_run, run)
         if event.name != "SCRIPT_STOPPED_FOR_RERUN" or run.keep_drawn_fragments():
-            _scheduler.call(_guarded, _scheduler.ended, run)
+            _scheduler.call(_scheduler.ended, run)
         if event.name == "FRAGMENT_STOPPED_WITH_SUCCESS":
             _guarded(_rerun_between_fragments, run, ctx, sender)
 

@@ -2083,9 +2083,16 @@ class Changes(Case):
         self.assertTrue(self.same(frame, other))
         other.loc[70_000, "b"] = "changed"
         self.assertFalse(self.same(frame, other))
-        dated = [pd.DataFrame({"a": [1, 2]}, pd.date_range("2024-01-01", periods=2)) for _ in range(2)]
-        dated[0].index.month, dated[0].loc["2024-01-02"], str(dated[0])
-        self.assertTrue(self.same(*dated))
+        for index in (  # pandas notes in an object what it works out when it is read from
+            pd.date_range("2024-01-01", periods=2, tz="Europe/Berlin"),
+            pd.period_range("2024-01", periods=2, freq="M"),
+            pd.MultiIndex.from_product([pd.date_range("2024-01-01", periods=2), ["x"]]),
+        ):
+            read, other = (pd.DataFrame({"a": [1, 2]}, index[:]) for _ in range(2))
+            before = fingerprint(self.module, {"of today": [read]})
+            read.loc[read.index[1]], str(read), read.index.is_unique, getattr(read.index, "month", None)
+            for same in (read, other):
+                self.assertEqual(before, fingerprint(self.module, {"of today": [same]}), index)
         self.assertTrue(self.same(np.asfortranarray(array), array))
 
     def test_C4_everything_else_by_identity(self):
