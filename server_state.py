@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import logging
 import operator
 import pickle
 import sys
@@ -343,7 +344,7 @@ def force_rerun_bound_sessions(key: str) -> None:
     if _quiet.get() is not None:
         hint = "move the call out of that block"
         raise RerunSuppressedError(f'A rerun for "{key}" is forced inside no_rerun: {hint}.')
-    entry = _present.get(key) or _entries.get(key)
+    entry = _entries.get(key)
     if entry is None:
         if key in _locks:
             return  # without a reader
@@ -431,16 +432,18 @@ _quiet: ContextVar[tuple[set[_Entry], Any] | None] = ContextVar("quiet", default
 
 
 def _entry(key: str) -> _Entry:
-    with _master:
-        entry = _entries.get(key)
-        if entry is None:
-            entry = _entries[key] = _Entry(key)
-        return entry
+    entry = _present.get(key)
+    if entry is None:
+        with _master:
+            entry = _entries.get(key)
+            if entry is None:
+                entry = _entries[key] = _Entry(key)
+    return entry
 
 
 def _read(key: str, is_shown: bool = True) -> Any:
     """Give a key's value, or _MISSING, and note who has read it."""
-    return _note(_present.get(key) or _entry(key), is_shown)
+    return _note(_entry(key), is_shown)
 
 
 def _note(entry: _Entry, is_shown: bool = True) -> Any:
@@ -502,7 +505,7 @@ def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[
     replaced: list[Any] = []  # kept alive until the master lock is released
     with _master:
         for key, value in new.items():
-            entry = _present.get(key) or _entry(key)
+            entry = _entry(key)
             before = entry.value
             if value is before is _MISSING or (only_new and before is not _MISSING):
                 continue
@@ -543,6 +546,7 @@ class _Fingerprint(NamedTuple):
 FINGERPRINT_LIMIT = 64 * 2**20  # bytes of a value that are looked at
 _NOTHING = _Fingerprint(_MISSING, _MISSING, may_change=False)
 _key_set = _Entry(None)  # changes when a key comes or goes
+_TakeApart = Callable[[Any], Any]  # gives what stands for an object in a pickle
 _SCALARS = frozenset([type(None), bool, int, float, complex, str, bytes])
 _CONTAINERS = (list, dict, set, bytearray, deque, tuple)
 # Objects of these modules are data; those of other installed ones are compared by identity.
@@ -561,15 +565,13 @@ def _fingerprint(value: Any) -> _Fingerprint:
         content = (cls, value if value == value else "nan")
         return _Fingerprint(content, content, None, False)
     is_too_large = False
-    for has_memo in (False, True, True):  # for cycles, for shared parts, for changes meanwhile
+    for has_memo in (False, True):
         try:
             return _Pickler(has_memo).fingerprint(value)
         except OverflowError:
             is_too_large = has_memo
         except Exception:
-            is_too_large = False
-        if is_too_large:
-            break
+            is_too_large = False  # it cannot be pickled, or another thread is changing it
     return _Fingerprint(id(value), id(value), value, not is_too_large)
 
 
@@ -604,8 +606,8 @@ class _Pickler(pickle.Pickler):
         super().__init__(self.digest, 5, buffer_callback=self.digest.write_buffer)
         self.fast = not has_memo
         self.memo = {id(int): (0, int)}
-        self.reducers: dict[int, Callable[[Any], Any]] = {}  # by the ids of classes
-        self.states: dict[int, Callable[[Any], Any]] = {}
+        self.reducers: dict[int, _TakeApart] = {}  # by the ids of classes
+        self.states: dict[int, _TakeApart] = {}
         self.kept: list[Any] = []
         self.own: list[Any] = []  # objects of the app's classes, as they are first met
         self.numbers: dict[int, int] = {}  # their places in that list, by their ids
@@ -628,7 +630,7 @@ class _Pickler(pickle.Pickler):
             reducer = self.reducers[id(cls)] = self.reducer(cls)
         return reducer(obj)
 
-    def reducer(self, cls: type) -> Callable[[Any], Any]:
+    def reducer(self, cls: type) -> _TakeApart:
         """Choose how objects of a class are taken apart, or that they are not."""
         if issubclass(cls, type):
             return _by_name  # each run of a script makes its classes anew
@@ -667,7 +669,7 @@ def _by_name(cls: type) -> Any:
     return int, (_class_name(cls),)
 
 
-def _by_identity(kept: list[Any]) -> Callable[[Any], Any]:
+def _by_identity(kept: list[Any]) -> _TakeApart:
     def reduce(obj: Any) -> Any:
         kept.append(obj)
         return int, (id(obj),)
@@ -675,7 +677,7 @@ def _by_identity(kept: list[Any]) -> Callable[[Any], Any]:
     return reduce
 
 
-def _by_number(own: list[Any], numbers: dict[int, int]) -> Callable[[Any], Any]:
+def _by_number(own: list[Any], numbers: dict[int, int]) -> _TakeApart:
     def reduce(obj: Any) -> Any:
         number = numbers.setdefault(id(obj), len(own))
         if number == len(own):
@@ -685,12 +687,12 @@ def _by_number(own: list[Any], numbers: dict[int, int]) -> Callable[[Any], Any]:
     return reduce
 
 
-def _by_value(cls: type, read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _by_value(cls: type, read: _TakeApart) -> _TakeApart:
     name = _class_name(cls)
     return lambda obj: (int, (name, read(obj)))
 
 
-def _by_parts(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _by_parts(cls: type, by_identity: _TakeApart) -> _TakeApart:
     name = _class_name(cls)
     is_array = name == "numpy.ndarray"
     has_caches = _root(cls) == "pandas" and hasattr(cls, "__array__")
@@ -712,7 +714,7 @@ def _by_parts(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], A
     return reduce
 
 
-def _state(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _state(cls: type, by_identity: _TakeApart) -> _TakeApart:
     """Make a function that gives the parts of a plain object, as pickle sees them."""
     name = _class_name(cls)
     own_state = getattr(cls, "__getstate__", None)
@@ -749,12 +751,12 @@ def _state(cls: type, by_identity: Callable[[Any], Any]) -> Callable[[Any], Any]
 
 
 # How to read what pickle takes apart slowly, by the class that says how.
-_IMMUTABLE: list[tuple[str, Callable[[Any], Any]]] = [
+_IMMUTABLE: list[tuple[str, _TakeApart]] = [
     ("enum.Enum", operator.attrgetter("_value_")),
     ("decimal.Decimal", str),
     ("datetime.datetime", lambda obj: repr(obj.__reduce_ex__(5)[1])),
 ]
-_BUILT_IN: list[tuple[type, Callable[[Any], Any]]] = [
+_BUILT_IN: list[tuple[type, _TakeApart]] = [
     (dict, dict),
     (list, list),
     (tuple, list),
@@ -845,7 +847,7 @@ class _Inspector:
             self.publish(entry, authors, value)
 
     def look_quietly(self, entry: _Entry) -> None:
-        """Look at what was handed in `no_rerun`, unless a look at what others changed is to come."""
+        """Look at what was handed in `no_rerun`, unless a look at others' changes is to come."""
         value = entry.value
         before = entry.fingerprint
         after = _fingerprint(value)
@@ -893,6 +895,11 @@ _inspector = _Inspector()
 
 
 # --- Readers and publishing ---
+# By fragment, None for the body of the script: the version of each entry when it was first read;
+_Notes = dict[str | None, dict[_Entry, int]]
+_Stale = dict[str | None, list[_Entry]]  # and the entries that have another one by now.
+
+
 class _Cause(NamedTuple):
     """Why a run is made; as it stands here, because a user did something."""
 
@@ -915,8 +922,7 @@ class _Run:
         self.cause = _Cause()
         self.is_committed = False
         self.previous: _Run | None = None  # by the same runner, not yet committed
-        # By fragment (None is the body of the script): the version of each entry when first read.
-        self.readers: dict[str | None, dict[_Entry, int]] = {}
+        self.readers: _Notes = {}
         self.messages = 0  # that it has sent to the page
         self.messages_before: dict[_Entry, int] = {}  # the first read of an entry that can be shown
         self.redraws: set[_Entry] = set()  # shown, and then assigned
@@ -967,7 +973,7 @@ class _Session:
 
     def __init__(self, app: Any) -> None:
         self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
-        self.readers: dict[str | None, dict[_Entry, int]] = {}  # of the runs that it shows
+        self.readers: _Notes = {}  # of the runs that it shows
         self.redraws: set[_Entry] = set()
         self.drawn = 0  # when the full run that it shows had begun
         self.is_ours = False  # whether we asked for the run that it shows
@@ -995,11 +1001,11 @@ class _Session:
         self.is_ours = run.cause.is_ours
         self.not_before = None
 
-    def stale(self) -> dict[str | None, list[_Entry]]:
+    def stale(self) -> _Stale:
         """Give the readers that show something old, each with the entries."""
         if self.is_doubtful:
             return {None: []}
-        stale = {}
+        stale: _Stale = {}
         for fragment, notes in list(self.readers.items()):
             old = [e for e, version in list(notes.items()) if e.version != version]
             old = [entry for entry in old if not entry.is_held()]
@@ -1007,7 +1013,7 @@ class _Session:
                 stale[fragment] = old
         return stale
 
-    def plan(self, stale: dict[str | None, list[_Entry]], requests: Any) -> None:
+    def plan(self, stale: _Stale, requests: Any) -> None:
         """Note what the run that we ask for next is made for."""
         entries = [entry for old in stale.values() for entry in old]
         depth = max((entry.depth for entry in entries), default=0)
@@ -1063,8 +1069,8 @@ class _Scheduler:
         self.runtime = runtime
         self.loop = loop
         self.timer: Any = None
-        self.sweeper: Any = None
         self.is_notified = False
+        self.next_sweep = 0.0
         self.due: dict[_Session, float] = {}  # when to look at which sessions
         self.running: weakref.WeakSet[_Session] = weakref.WeakSet()  # by reruns of ours
         self.last_start = self.measured_at = self.cpu = 0.0
@@ -1079,8 +1085,7 @@ class _Scheduler:
         """Look soon for sessions that show something old. From any thread."""
         if not self.is_notified:
             self.is_notified = True
-            with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self.loop.call_later, _SOON, self.sweep)
+            self.call(self.loop.call_later, _SOON, self.sweep)
 
     def sweep(self) -> None:
         """Look for sessions that show something old, now and once a second."""
@@ -1092,9 +1097,7 @@ class _Scheduler:
             _guarded(self.look_for_reconnection, session)
             if session not in self.due and session.stale():
                 self.due[session] = now
-        if self.sweeper is not None:
-            self.sweeper.cancel()
-        self.sweeper = self.loop.call_later(_SWEEP, self.sweep) if sessions else None
+        self.next_sweep = now + _SWEEP if sessions else float("inf")
         self.step()
 
     def look_for_reconnection(self, session: _Session) -> None:
@@ -1110,6 +1113,9 @@ class _Scheduler:
     def step(self) -> None:
         """Look at the sessions that are due, and come back for the others."""
         now = time.monotonic()
+        if now >= self.next_sweep:
+            self.sweep()
+            return
         least = _TURN
         for session in [session for session, at in self.due.items() if at <= now]:
             if not self.has_room():
@@ -1123,12 +1129,12 @@ class _Scheduler:
         if self.put_off_at is not None and now > self.put_off_at + until:
             self.put_off_at = None
             _collect_garbage()
+        self.step_in(max(least, min([self.next_sweep, *self.due.values()]) - now))
+
+    def step_in(self, seconds: float) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        self.timer = None
-        if self.due:
-            wait = max(least, min(self.due.values()) - now)
-            self.timer = self.loop.call_later(wait, self.step)
+        self.timer = self.loop.call_later(seconds, self.step)
 
     def has_room(self) -> bool:
         """Two reruns at a time; while the process waits more than it works, others beside."""
@@ -1181,14 +1187,10 @@ class _Scheduler:
         self.last_start = self.measured_at = now
         self.cpu = time.process_time()
         self.running.add(session)
-        self.put_garbage_off()
+        if self.put_off_at is None and _put_garbage_off():  # once for many runs
+            self.put_off_at = now
 
-    def put_garbage_off(self) -> None:
-        """Collect garbage once, when there is time, rather than after each of many runs."""
-        if self.put_off_at is None and _put_garbage_off():
-            self.put_off_at = time.monotonic()
-
-    def wait_of_chain(self, session: _Session, stale: dict[str | None, list[_Entry]]) -> float:
+    def wait_of_chain(self, session: _Session, stale: _Stale) -> float:
         """Give the seconds that a chain of reruns has to wait, the more the longer it is."""
         chain = [entry for old in stale.values() for entry in old if entry.depth > _CHAIN]
         if not chain:
@@ -1225,20 +1227,19 @@ class _Scheduler:
                 session.is_doubtful = True
         if session.stale():
             self.due[session] = time.monotonic()
-        if self.timer is not None:
-            self.timer.cancel()
-        self.timer = self.loop.call_later(_TURN, self.step)
+        self.step_in(_TURN)
 
 
 _scheduler: _Scheduler | None = None
 _warned: set[str | None] = set()
+_logger = logging.getLogger("server_state")
 
 
 def _warn_of_chain(entry: _Entry, what: str) -> None:
     if entry.key not in _warned:
         _warned.add(entry.key)
         message = 'Changes of server_state["%s"] cause each other, and are %s: %s.'
-        _logger().warning(message, entry.key, what, "make them in callbacks or in no_rerun")
+        _logger.warning(message, entry.key, what, "make them in callbacks or in no_rerun")
 
 
 # --- Streamlit: every reach into it ---
@@ -1265,19 +1266,13 @@ _NEEDS_OF_SESSION = (
 )
 
 
-def _logger() -> Any:
-    import logging  # seldom needed
-
-    return logging.getLogger("server_state")
-
-
 def _guarded(function: Callable[..., Any], *args: Any) -> Any:
     """Call something that reaches into Streamlit: an error is that one session's, and is logged."""
     try:
         return function(*args)
     except Exception as error:
         message = "server_state: a session may show old values until its next run."
-        _logger().error(message, exc_info=error)
+        _logger.error(message, exc_info=error)
         return None
 
 
@@ -1356,7 +1351,7 @@ def _has_all(runtime: Any, ctx: Any) -> bool:
     except (AttributeError, KeyError) as error:
         _off = True
         message = "server_state reruns no session: Streamlit lacks something (%s). %s"
-        _logger().warning(message, error, "Copy a newer server_state.py.")
+        _logger.warning(message, error, "Copy a newer server_state.py.")
     return not _off
 
 
@@ -1387,8 +1382,6 @@ def _begin_run(session: _Session, ctx: Any, runner: Any) -> _Run:
             run.cause = known.cause  # it called `st.rerun()`; a browser's request has widgets
         session.cause = None
     runner.on_event.connect(_on_event, weak=False)
-    if run.fragments and _scheduler is not None:  # the timed ones of many tabs end all the time
-        _scheduler.call(_scheduler.put_garbage_off)
     return run
 
 
