@@ -270,7 +270,7 @@ class _Transaction:
         self.depth = 0  # how many locks are held
         self.names: set[str] = set()
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
-        self.changed: set[_Entry] = set()  # by assignment; nobody is told before the end
+        self.changed: set[_Entry] = set()  # by assignment; held for as long as this set is there
 
     def may_change(self, entry: _Entry) -> bool:
         """Whether it may be changing a value in place just now."""
@@ -285,19 +285,20 @@ class _Transaction:
             entry = _present.get(name)
             if entry is not None and entry.fingerprint.may_change:
                 handed.add(entry)
-        is_changed = bool(self.changed)
-        self.depth = 0
+        changed, self.changed = self.changed, set()
         self.names.clear()
-        self.changed.clear()
+        self.depth = 0
         if handed:
             self.handed = set()
             quiet = _quiet.get()
             if quiet is not None:
                 quiet[0].update(handed)  # the end of `no_rerun` looks at them
             elif _store is None:
+                _inspector.holds.append(changed)
                 _inspector.name(handed, _author(), is_locked=True)
-                return  # it notifies once it has looked: what was done in place is told with it
-        if is_changed:
+                return  # what was assigned is told with what the look finds
+        if changed:
+            del changed  # which held them
             _notify()
 
 
@@ -362,17 +363,6 @@ def force_rerun_bound_sessions(key: str) -> None:
 class _Entry:
     """One key: its value, and the version that readers compare with the one that they noted."""
 
-    __slots__ = (
-        "__weakref__",
-        "depth",
-        "fingerprint",
-        "holder",
-        "in_place",
-        "key",
-        "value",
-        "version",
-    )
-
     def __init__(self, key: str | None) -> None:
         self.key = key
         self.value: Any = _MISSING
@@ -380,12 +370,12 @@ class _Entry:
         self.version = 0
         self.depth = 0  # of the latest change in a chain of reruns that cause each other
         self.in_place = 0  # how many of the chain's latest links were changes in place
-        self.holder: weakref.ref[_Transaction] | None = None  # that assigned it last
+        # Gone when it may be told: what the transaction that assigned it last has changed.
+        self.hold: weakref.ref[set[_Entry]] | None = None
 
-    def is_held(self) -> bool:
-        """Whether it was assigned under locks that are still held."""
-        holder = None if self.holder is None else self.holder()
-        return holder is not None and self in holder.changed
+    def is_newer(self, version: int) -> bool:
+        """Whether there is a later change that may be told."""
+        return self.version != version and (self.hold is None or self.hold() is None)
 
 
 class _Master:
@@ -500,9 +490,10 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
 def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[_Entry]]:
     """Give what the last key held before, and the entries that have changed."""
     fingerprints = {key: _fingerprint(value) for key, value in new.items()}
-    changed = [entry for entry in map(_entry, new) if _inspector.finds_change(entry)]
+    found = [key for key in new if _inspector.finds_change(_entry(key))]
     before = _MISSING
     replaced: list[Any] = []  # kept alive until the master lock is released
+    changed: list[_Entry] = []
     with _master:
         for key, value in new.items():
             entry = _entry(key)
@@ -510,7 +501,7 @@ def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[
             if value is before is _MISSING or (only_new and before is not _MISSING):
                 continue
             replaced += (before, entry.fingerprint)
-            if entry.fingerprint.content != fingerprints[key].content:
+            if key in found or entry.fingerprint.content != fingerprints[key].content:
                 changed.append(entry)
             entry.fingerprint = fingerprints[key]  # before the value, for _note
             entry.value = value
@@ -527,7 +518,8 @@ def _tell(changed: Iterable[_Entry], run: _Run | None) -> None:
     """Publish what a thread has changed; under a lock, nobody is told before the release."""
     transaction = _local.transaction
     if transaction.depth > 0:
-        _publish(changed, run, holder=transaction)
+        transaction.changed.update(changed)
+        _publish(changed, run, hold=weakref.ref(transaction.changed))
     else:
         _publish(changed, run)
         _notify()
@@ -787,6 +779,7 @@ class _Inspector:
 
     def __init__(self) -> None:
         self.named: dict[_Entry, list[_Suspect]] = {}
+        self.holds: list[set[_Entry]] = []  # of what was assigned beside it, until the next look
         self.wake = threading.Event()
         self.is_running = False
 
@@ -818,11 +811,14 @@ class _Inspector:
 
     def look(self) -> None:
         """Look once at each value that was named, and tell what has changed together."""
+        holds, self.holds = self.holds, []
         for entry in list(self.named):
             self.look_at(entry)
+        holds.clear()
         _notify()
 
     def look_at(self, entry: _Entry) -> None:
+        """Look at a value, and publish it if it has changed, unless somebody may be changing it."""
         with _master:
             suspects = list(self.named[entry])
             value = entry.value
@@ -851,9 +847,10 @@ class _Inspector:
         value = entry.value
         before = entry.fingerprint
         after = _fingerprint(value)
+        me = _author()
         with _master:
-            is_mine = entry.fingerprint is before and entry not in self.named
-            if not is_mine or self.is_held(entry) or self.holders(entry) - {_author()}:
+            is_ours = entry.fingerprint is before and entry not in self.named
+            if not is_ours or self.is_held(entry) or self.holders(entry) - {me}:
                 return
             entry.fingerprint = after
         if _store is not None and after.content != before.content:
@@ -1007,8 +1004,7 @@ class _Session:
             return {None: []}
         stale: _Stale = {}
         for fragment, notes in list(self.readers.items()):
-            old = [e for e, version in list(notes.items()) if e.version != version]
-            old = [entry for entry in old if not entry.is_held()]
+            old = [entry for entry, version in list(notes.items()) if entry.is_newer(version)]
             if old:
                 stale[fragment] = old
         return stale
@@ -1028,17 +1024,14 @@ def _publish(
     run: _Run | None,
     depth: int | None = None,
     in_place: int = 0,
-    holder: _Transaction | None = None,
+    hold: weakref.ref[set[_Entry]] | None = None,
 ) -> None:
     """Give entries new versions: who has noted older ones is rerun, but the author's run is not."""
     if depth is None:
         depth = run.cause.depth + 1 if run else 0
-    reference = None if holder is None else weakref.ref(holder)
     with _master:
         for entry in changed:
-            if holder is not None:
-                holder.changed.add(entry)
-            entry.holder = reference
+            entry.hold = hold
             entry.depth = depth
             entry.in_place = in_place
             before = entry.version

@@ -1043,6 +1043,19 @@ class Locks(Case):
         self.world.settle()
         self.assertEqual(other.shown[None, "x"], "'told'")
 
+    def test_L3_what_was_assigned_and_changed_in_place_is_told_once_however_late_the_look(self):
+        (tab,) = self.tabs(1, reads("log", "n"))
+        with self.locks["log"]:
+            self.state.setdefault("log", []).append(1)
+            self.state.n = 1
+        for _ in range(40):  # while the inspector is busy
+            self.world.pass_time(0.05)
+            while self.world.loop.soon:
+                self.world.step_loop()
+        self.assertEqual(self.runs_of(tab), [0])
+        self.world.settle()
+        self.assertEqual((self.runs_of(tab), tab.shown[None, "log"], tab.shown[None, "n"]), ([1], "[1]", "1"))
+
     def test_L3_what_others_published_since_is_told_once(self):
         def slowly(session):
             with self.locks["x"]:
@@ -2419,6 +2432,8 @@ class Threads(Case):
         def script(session):
             session.show("x")
             self.state.to_dict(), list(self.state.items()), len(self.state)
+            with self.module.no_rerun:
+                self.state.get("x")
             yield
 
         self.state.update(x=[], y=1)
