@@ -597,6 +597,11 @@ class Case(unittest.TestCase):
             tab.runs.clear()
         return counts
 
+    def run_out(self, first=0):
+        """Let runs come to their end but for the first ones, before the loop or the inspector does anything."""
+        while len(self.world.runners) > first:
+            self.world.step_runner(self.world.runners[first])
+
     def run_beside(self, tab, key, text):
         """Leave the first runner where it is, until a tab shows a text."""
         while tab.shown[None, key] != text:
@@ -766,6 +771,18 @@ class Locks(Case):
         self.click(tab, work)
         self.assertEqual(self.runs_of(tab, other), [1, 1])
         self.assertEqual(seen, [False])
+
+    def test_L3_readers_are_told_soon_after_the_release(self):
+        (tab,) = self.tabs(1)
+        newer, notify, entry = [], self.module._notify, self.module._present.get
+        self.module._notify = lambda: newer.append(entry("x").is_newer(0)) or notify()
+        for value in (1, [2]):
+            with self.locks["x"]:
+                self.state.x = value
+                self.assertFalse(entry("x").is_newer(0))
+            self.world.settle(0.1)
+            self.assertEqual((tab.shown[None, "x"], newer[0]), (repr(value), True))
+            newer.clear()
 
     def test_L3_nobody_is_rerun_for_a_half_done_change(self):
         tab, other = self.tabs(2)
@@ -1052,7 +1069,7 @@ class Locks(Case):
             self.world.pass_time(0.05)
             while self.world.loop.soon:
                 self.world.step_loop()
-        self.assertEqual(self.runs_of(tab), [0])
+        self.assertEqual(self.world.ours, [])
         self.world.settle()
         self.assertEqual((self.runs_of(tab), tab.shown[None, "log"], tab.shown[None, "n"]), ([1], "[1]", "1"))
 
@@ -1125,6 +1142,24 @@ class Locks(Case):
         self.world.settle()
         self.assertEqual(third.shown[None, "log"], "['hello']")
 
+    def test_L5_no_rerun_does_not_swallow_what_is_to_be_looked_at(self):
+        self.state.log = []
+        author, third = self.tabs(2, reads("log"))
+        author.click(does(lambda: self.state.log.append("hello")))
+        self.run_out()
+        with self.module.no_rerun:
+            len(self.state.log)
+        self.world.settle()
+        self.assertEqual(third.shown[None, "log"], "['hello']")
+
+    def test_R7_what_a_lock_guards_in_no_rerun_is_told_to_nobody(self):
+        log = self.state.log = []
+        one, two = self.tabs(2, reads("log"))
+        with self.module.no_rerun, self.locks["log"]:
+            log.append("quiet")
+        self.click(one)
+        self.assertEqual(self.runs_of(one, two), [1, 0])
+
     def test_L6_a_release_and_an_end_do_not_look(self):
         self.state.x = []
         tab, _ = self.tabs(2)
@@ -1153,10 +1188,98 @@ class Locks(Case):
         (tab,) = self.tabs(1)
         with self.locks["x"]:
             self.state.x.append(1)
-        self.click(tab)  # it sees what was between
+        tab.click()
+        self.run_out()  # it sees what was between
         self.state.x = []
         self.world.settle()
         self.assertEqual(tab.shown[None, "x"], "[]")
+
+    def test_L6_the_last_to_be_named_is_not_taken_for_the_author_of_all(self):
+        self.state.x = []
+        one, two, third = self.tabs(3)
+
+        def appends(session):
+            self.state.x.append("two")
+            yield
+            yield
+
+        one.click()
+        for _ in range(2):
+            self.world.step_runner(self.world.runners[0])  # it has read what was before
+        two.click(appends)
+        for _ in range(3):
+            self.world.step_runner(self.world.runners[1])
+        for _ in range(3):
+            self.world.step_runner(self.world.runners[0])
+        self.world.step_inspector()  # while the second has it in hand
+        self.world.settle()
+        self.assertEqual([tab.shown[None, "x"] for tab in (one, two, third)], ["['two']"] * 3)
+
+    def test_L6_what_is_named_during_a_look(self):
+        """It may have been changed before the value was looked at, or after it."""
+        look = self.module._fingerprint
+        for is_before in (True, False):
+            self.state.x = []
+            one, two = self.tabs(2)
+
+            def meanwhile(value, two=two, is_before=is_before):
+                self.module._fingerprint = look
+                found = look(value)
+                two.click(does(lambda: self.state.x.append("two")))
+                self.run_out()
+                return look(value) if is_before else found
+
+            one.click()
+            self.run_out()
+            self.module._fingerprint = meanwhile
+            self.world.step_inspector()
+            self.world.settle()
+            self.assertEqual([tab.shown[None, "x"] for tab in (one, two)], ["['two']"] * 2)
+
+    def test_L5_what_a_superseded_run_changes_in_place(self):
+        self.state.x = []
+        (other,) = self.tabs(1)
+
+        def script(session):
+            if session is other:
+                session.show("x")
+            elif self.world.current._requests.is_stopped:
+                self.state.x.append("late")
+            yield
+
+        self.world.script = script
+        tab = self.world.connect()
+        self.world.step_runner(self.world.runners[0])
+        tab.click(page="another")
+        self.world.settle()
+        expected = "['late']" if self.fast_reruns else "[]"
+        self.assertEqual((other.shown[None, "x"], repr(self.state.to_dict()["x"])), (expected, expected))
+
+    def test_L4_a_value_in_hand_under_another_lock_is_not_looked_at(self):
+        self.state.chat = []
+        one, two = self.tabs(2, reads("chat"))
+
+        def slowly(session):
+            with self.locks["ui"]:
+                chat = self.state.chat
+                chat.append("half")
+                yield
+                yield
+                chat.append("done")
+
+        one.click(slowly)
+        for _ in range(3):
+            self.world.step_runner(self.world.runners[0])
+        with self.locks["chat"]:
+            self.state.chat.append("more")
+        self.world.step_inspector()
+        for _ in range(5):
+            self.world.pass_time(0.05)
+            while self.world.loop.soon:
+                self.world.step_loop()
+        self.assertEqual(self.world.ours, [])
+        self.world.settle()
+        self.assertEqual([tab.shown[None, "chat"] for tab in (one, two)], ["['half', 'more', 'done']"] * 2)
 
 
 class Reruns(Case):
@@ -1508,6 +1631,15 @@ class Reruns(Case):
         self.assertLessEqual(len(self.world.runners), 8)
         self.world.settle()
         self.assertEqual({tab.shown[None, "x"] for tab in self.world.sessions.values()}, {"1"})
+
+    def test_R5_scripts_that_wait_do_so_side_by_side(self):
+        tabs = self.tabs(30)
+        self.write(1)()
+        until = self.world.now + 0.25
+        while self.world.now < until:
+            self.world.step_loop() if self.world.loop.soon else self.world.pass_time(0.001)
+        self.assertEqual(self.runs_of(*tabs), [0] * 30)
+        self.assertEqual(len(self.world.runners), 30)
 
     def test_R5_garbage_is_collected_once_for_all_reruns_of_a_change(self):
         option, collected = "runner.postScriptGC", []
