@@ -490,7 +490,7 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
 def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[_Entry]]:
     """Give what the last key held before, and the entries that have changed."""
     fingerprints = {key: _fingerprint(value) for key, value in new.items()}
-    found = [key for key in new if _inspector.finds_change(_entry(key))]
+    found = _inspector.find_changed(new) if _inspector.named else []
     before = _MISSING
     replaced: list[Any] = []  # kept alive until the master lock is released
     changed: list[_Entry] = []
@@ -501,7 +501,7 @@ def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[
             if value is before is _MISSING or (only_new and before is not _MISSING):
                 continue
             replaced += (before, entry.fingerprint)
-            if key in found or entry.fingerprint.content != fingerprints[key].content:
+            if entry in found or entry.fingerprint.content != fingerprints[key].content:
                 changed.append(entry)
             entry.fingerprint = fingerprints[key]  # before the value, for _note
             entry.value = value
@@ -867,12 +867,11 @@ class _Inspector:
         with _master:
             return any(one.may_change(entry) for one in _transactions if one is not mine)
 
-    def finds_change(self, entry: _Entry) -> bool:
-        """Look at once at a value that is about to be replaced."""
-        if entry not in self.named:
-            return False
-        before = entry.fingerprint.content
-        return bool(_fingerprint(entry.value).content != before)
+    def find_changed(self, keys: Iterable[str]) -> list[_Entry]:
+        """Look at once at values that are named, and about to be replaced."""
+        named = [entry for entry in map(_entry, keys) if entry in self.named]
+        looks = [(entry, entry.fingerprint, _fingerprint(entry.value)) for entry in named]
+        return [entry for entry, before, after in looks if after.content != before.content]
 
     def publish(self, entry: _Entry, authors: set[_Run | None], value: Any) -> None:
         """Publish a change in place: its author is not told, if there can be only one."""
