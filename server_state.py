@@ -55,7 +55,8 @@ _MISSING: Any = object()
 class ServerState(MutableMapping[str, Any]):
     """A dictionary that all sessions share, with attribute access too.
 
-    Each single call is atomic and may come from any thread. Values are shared, never copied.
+    Each single call but `popitem` is atomic. All may come from any thread. Values are shared,
+    never copied.
     """
 
     def __getitem__(self, key: str) -> Any:
@@ -270,7 +271,8 @@ class _Transaction:
         self.depth = 0  # how many locks are held
         self.names: set[str] = set()
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
-        self.changed: set[_Entry] = set()  # by assignment; held for as long as this set is there
+        # What it has assigned. That may be told as soon as this very set is no more.
+        self.changed: set[_Entry] = set()
 
     def may_change(self, entry: _Entry) -> bool:
         """Whether it may be changing a value in place just now."""
@@ -281,24 +283,21 @@ class _Transaction:
         if _store is not None:
             _store.commit(self)
         handed = self.handed
-        for name in self.names:
+        for name in tuple(self.names):
             entry = _present.get(name)
             if entry is not None and entry.fingerprint.may_change:
                 handed.add(entry)
-        changed, self.changed = self.changed, set()
+        quiet = _quiet.get()
+        if quiet is not None:
+            quiet[0].update(handed)  # the end of `no_rerun` looks at them
+        elif handed and _store is None:
+            _inspector.name(handed, _author(), is_locked=True, hold=self.changed)
+        is_changed = bool(self.changed)
+        self.changed = set()
+        self.handed.clear()
         self.names.clear()
         self.depth = 0
-        if handed:
-            self.handed = set()
-            quiet = _quiet.get()
-            if quiet is not None:
-                quiet[0].update(handed)  # the end of `no_rerun` looks at them
-            elif _store is None:
-                _inspector.holds.append(changed)
-                _inspector.name(handed, _author(), is_locked=True)
-                return  # what was assigned is told with what the look finds
-        if changed:
-            del changed  # which held them
+        if is_changed:
             _notify()
 
 
@@ -370,12 +369,15 @@ class _Entry:
         self.version = 0
         self.depth = 0  # of the latest change in a chain of reruns that cause each other
         self.in_place = 0  # how many of the chain's latest links were changes in place
-        # Gone when it may be told: what the transaction that assigned it last has changed.
+        # While the set is there that this refers to, only `told` may be told, not yet `version`.
         self.hold: weakref.ref[set[_Entry]] | None = None
+        self.told = 0
 
-    def is_newer(self, version: int) -> bool:
-        """Whether there is a later change that may be told."""
-        return self.version != version and (self.hold is None or self.hold() is None)
+    def latest(self) -> int:
+        """Give the latest version that may be told."""
+        hold = self.hold
+        is_held = hold is not None and hold() is not None
+        return self.told if is_held else self.version
 
 
 class _Master:
@@ -453,10 +455,13 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
 def _hand(entry: _Entry, run: _Run | None) -> None:
     """Note who may change a value in place from now on: any value under a lock, else containers."""
     quiet = _quiet.get()
+    transaction = _local.transaction
     if quiet is not None:
+        is_in_hand = entry in transaction.handed or (run is not None and entry in run.handed)
+        if is_in_hand and entry not in quiet[0]:
+            _inspector.look_before_quiet(entry, run)
         quiet[0].add(entry)
         return
-    transaction = _local.transaction
     if transaction.depth > 0:
         transaction.handed.add(entry)
     if issubclass(type(entry.value), _CONTAINERS):
@@ -475,22 +480,24 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
 
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     run = _author()
+    found = _inspector.find_changed(new) if _inspector.named else []
     before, changed = _replace(new, only_new)
     for key in new:
         entry = _present.get(key)
         if entry is not None and entry.fingerprint.may_change:
             _hand(entry, run)
-    if changed and _quiet.get() is None:
-        if run is not None:
-            run.assign(changed)
-        _tell(changed, run)
+    if _quiet.get() is not None:
+        changed = []
+    elif run is not None:
+        run.assign(changed)
+    if changed or found:
+        _tell([*changed, *found], run)
     return before
 
 
 def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[_Entry]]:
     """Give what the last key held before, and the entries that have changed."""
     fingerprints = {key: _fingerprint(value) for key, value in new.items()}
-    found = _inspector.find_changed(new) if _inspector.named else []
     before = _MISSING
     replaced: list[Any] = []  # kept alive until the master lock is released
     changed: list[_Entry] = []
@@ -501,7 +508,7 @@ def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[
             if value is before is _MISSING or (only_new and before is not _MISSING):
                 continue
             replaced += (before, entry.fingerprint)
-            if entry in found or entry.fingerprint.content != fingerprints[key].content:
+            if entry.fingerprint.content != fingerprints[key].content:
                 changed.append(entry)
             entry.fingerprint = fingerprints[key]  # before the value, for _note
             entry.value = value
@@ -562,7 +569,7 @@ def _fingerprint(value: Any) -> _Fingerprint:
             return _Pickler(has_memo).fingerprint(value)
         except OverflowError:
             is_too_large = has_memo
-        except Exception:
+        except (Exception, SystemExit):
             is_too_large = False  # it cannot be pickled, or another thread is changing it
     return _Fingerprint(id(value), id(value), value, not is_too_large)
 
@@ -779,40 +786,52 @@ class _Inspector:
 
     def __init__(self) -> None:
         self.named: dict[_Entry, list[_Suspect]] = {}
-        self.holds: list[set[_Entry]] = []  # of what was assigned beside it, until the next look
+        self.holds: list[Any] = []  # keep what was assigned beside it, until the next look
         self.wake = threading.Event()
         self.is_running = False
 
-    def name(self, entries: Iterable[_Entry], run: _Run | None, is_locked: bool) -> None:
+    def name(
+        self,
+        entries: Iterable[_Entry],
+        run: _Run | None,
+        is_locked: bool,
+        hold: set[_Entry] | None = None,
+    ) -> None:
         """Note whose values may have been changed in place; to be looked at soon."""
         suspect = _Suspect(run, is_locked, time.monotonic())
         with _master:
             for entry in entries:
                 self.named.setdefault(entry, []).append(suspect)
+            self.holds.append(hold)
             is_first = not self.is_running
             self.is_running = True
+        self.wake.set()
         if is_first:
+            self.start()
+
+    def start(self) -> None:
+        try:
             threading.Thread(target=self.run, name="server_state", daemon=True).start()
-        if not self.wake.is_set():
-            self.wake.set()
+        except RuntimeError:  # there are too many; the next to name something tries again
+            self.is_running = False
+            raise
 
     def run(self) -> None:
         """Look whenever something is named, for at most a fifth of the time."""
-        try:
-            while True:
-                self.wake.wait(_RETRY if self.named else None)
-                time.sleep(_PAUSE)
-                self.wake.clear()
-                before = time.monotonic()
-                _guarded(self.look)
-                time.sleep(4 * (time.monotonic() - before))
-        finally:
-            self.is_running = False  # a value may even raise SystemExit
+        while True:
+            self.wake.wait(_RETRY if self.named else None)
+            time.sleep(_PAUSE)
+            self.wake.clear()
+            before = time.monotonic()
+            _guarded(self.look)
+            time.sleep(4 * (time.monotonic() - before))
 
     def look(self) -> None:
         """Look once at each value that was named, and tell what has changed together."""
-        holds, self.holds = self.holds, []
-        for entry in list(self.named):
+        with _master:
+            holds, self.holds = self.holds, []
+            named = list(self.named)
+        for entry in named:
             self.look_at(entry)
         holds.clear()
         _notify()
@@ -839,6 +858,8 @@ class _Inspector:
                 return  # it was assigned meanwhile
             entry.fingerprint = after
             authors = {suspect.run for suspect in (*suspects, *later)} | self.holders(entry)
+            if self.is_held(entry):
+                authors.add(None)
         if is_changed:
             self.publish(entry, authors, value)
 
@@ -855,6 +876,14 @@ class _Inspector:
             entry.fingerprint = after
         if _store is not None and after.content != before.content:
             _store.offer(entry, value, is_told=False)
+
+    def look_before_quiet(self, entry: _Entry, run: _Run | None) -> None:
+        """Tell what this thread has changed before a `no_rerun` that may change more."""
+        after = _fingerprint(entry.value)
+        if after.content != entry.fingerprint.content:
+            entry.fingerprint = after
+            if _store is None or _store.offer(entry, entry.value):
+                _tell([entry], run)
 
     def holders(self, entry: _Entry) -> set[_Run | None]:
         """Give the runs that have a container in hand just now."""
@@ -942,6 +971,8 @@ class _Run:
         return runs
 
     def note(self, entry: _Entry, fragment: str | None, is_shown: bool) -> None:
+        if fragment is None and self.fragments:
+            fragment = self.fragments[0]  # read in a helper thread of it
         notes = self.readers.get(fragment)
         if notes is None:
             notes = self.readers.setdefault(fragment, {})
@@ -1003,7 +1034,7 @@ class _Session:
             return {None: []}
         stale: _Stale = {}
         for fragment, notes in list(self.readers.items()):
-            old = [entry for entry, version in list(notes.items()) if entry.is_newer(version)]
+            old = [entry for entry, version in list(notes.items()) if version < entry.latest()]
             if old:
                 stale[fragment] = old
         return stale
@@ -1030,6 +1061,7 @@ def _publish(
         depth = run.cause.depth + 1 if run else 0
     with _master:
         for entry in changed:
+            entry.told = entry.latest()
             entry.hold = hold
             entry.depth = depth
             entry.in_place = in_place
@@ -1120,7 +1152,7 @@ class _Scheduler:
         until = _COLLECT if self.due or self.running else _SWEEP
         if self.put_off_at is not None and now > self.put_off_at + until:
             self.put_off_at = None
-            _collect_garbage()
+            _guarded(_collect_garbage)
         self.step_in(max(least, min([self.next_sweep, *self.due.values()]) - now))
 
     def step_in(self, seconds: float) -> None:
@@ -1401,10 +1433,10 @@ def _end_run(run: _Run) -> None:
     """Close what a run leaves: a lock that it did not release, and containers it has in hand."""
     if _local.transaction.depth > 0:
         _guarded(_local.transaction.end)
-    with _master:
-        _running.discard(run)
     if run.handed:
         _inspector.name(run.handed.copy(), run, is_locked=False)
+    with _master:
+        _running.discard(run)
 
 
 def _rerun_between_fragments(run: _Run, ctx: Any, runner: Any) -> None:

@@ -774,15 +774,31 @@ class Locks(Case):
 
     def test_L3_readers_are_told_soon_after_the_release(self):
         (tab,) = self.tabs(1)
-        newer, notify, entry = [], self.module._notify, self.module._present.get
-        self.module._notify = lambda: newer.append(entry("x").is_newer(0)) or notify()
+        newer, notify, entry = [], self.module._notify, self.module._entry
+        self.module._notify = lambda: newer.append(entry("x").latest()) or notify()
         for value in (1, [2]):
+            first = entry("x").latest()
             with self.locks["x"]:
                 self.state.x = value
-                self.assertFalse(entry("x").is_newer(0))
+                self.assertEqual(entry("x").latest(), first)
             self.world.settle(0.1)
-            self.assertEqual((tab.shown[None, "x"], newer[0]), (repr(value), True))
+            self.assertEqual(tab.shown[None, "x"], repr(value))
+            self.assertGreater(newer[-1], first)
             newer.clear()
+
+    def test_L3_what_was_released_is_told_though_the_next_transaction_has_begun(self):
+        (tab,) = self.tabs(1)
+        with self.locks["x"]:
+            self.state.x = "old"
+        with self.locks["x"]:
+            self.state.x = "half"
+            self.world.settle(0.5)
+            self.assertEqual(self.runs_of(tab), [1])
+            self.state.x = "new"
+            self.world.settle(0.5)
+            self.assertEqual(self.runs_of(tab), [0])
+        self.world.settle(0.5)
+        self.assertEqual((self.runs_of(tab), tab.shown[None, "x"]), ([1], "'new'"))
 
     def test_L3_nobody_is_rerun_for_a_half_done_change(self):
         tab, other = self.tabs(2)
@@ -993,13 +1009,26 @@ class Locks(Case):
             def __getstate__(self):
                 sys.exit()
 
-        inspector = self.module._inspector
-        self.state.x = []
-        inspector.is_running = True
-        with mock.patch.object(inspector, "look", side_effect=SystemExit), self.assertRaises(SystemExit):
-            inspector.wake.set()
-            inspector.run()
-        self.assertFalse(inspector.is_running)
+        self.state.update(x=[], y=[])
+        (tab,) = self.tabs(1, reads("y"))
+        with self.locks["x", "y"]:
+            self.state.x.append(Value())
+            self.state.y.append(1)
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "y"], "[1]")
+
+    def test_L6_a_thread_that_cannot_be_started_is_started_later(self):
+        module = load()
+        log = module.server_state.log = []
+        with mock.patch.object(module.threading, "Thread", side_effect=RuntimeError("can't start new thread")):
+            with self.assertRaisesRegex(RuntimeError, "new thread"), module.server_state_lock["log"]:
+                log.append(1)
+        with module.server_state_lock["log"]:
+            log.append(2)
+        until = time.monotonic() + 30
+        while module._inspector.named and time.monotonic() < until:
+            time.sleep(0.001)
+        self.assertEqual(module._inspector.named, {})
 
     def test_L5_what_is_read_in_no_rerun_is_told_to_nobody(self):
         self.state.x = []
@@ -1142,6 +1171,35 @@ class Locks(Case):
         self.world.settle()
         self.assertEqual(third.shown[None, "log"], "['hello']")
 
+    def test_L5_no_rerun_does_not_swallow_what_its_own_thread_did_before(self):
+        self.state.log = []
+        author, third = self.tabs(2, reads("log"))
+
+        def locked():
+            with self.locks["log"]:
+                self.state.log.append("locked")
+                with self.module.no_rerun:
+                    self.state.log.append("quiet")
+
+        def unlocked():
+            self.state.log.append("unlocked")
+            with self.module.no_rerun:
+                self.state.log.append("quiet")
+
+        for function in (locked, unlocked):
+            self.click(author, function)
+            self.assertEqual(third.shown[None, "log"], repr(self.state.to_dict()["log"]))
+
+    def test_L5_no_rerun_does_not_swallow_what_it_replaces(self):
+        self.state.log = []
+        author, third = self.tabs(2, reads("log"))
+        author.click(does(lambda: self.state.log.append("hello")))
+        self.run_out()
+        with self.module.no_rerun:
+            self.state.log = ["quiet"]
+        self.world.settle()
+        self.assertEqual(third.shown[None, "log"], "['quiet']")
+
     def test_L5_no_rerun_does_not_swallow_what_is_to_be_looked_at(self):
         self.state.log = []
         author, third = self.tabs(2, reads("log"))
@@ -1193,6 +1251,30 @@ class Locks(Case):
         self.state.x = []
         self.world.settle()
         self.assertEqual(tab.shown[None, "x"], "[]")
+
+    def test_L6_who_only_read_is_not_taken_for_the_author_when_others_never_let_go(self):
+        self.state.x = []
+        one, two = self.tabs(2)
+        one.click()
+        self.run_out()
+
+        def slowly(session):
+            with self.locks["x"]:
+                self.state.x.append("late")
+                while self.world.now < 110:
+                    yield
+
+        self.world.connect("nothing").click(slowly)
+        for _ in range(40):
+            self.world.pass_time(0.05)
+            self.world.step_inspector()
+            while self.world.loop.soon:
+                self.world.step_loop()
+            for runner in list(self.world.runners):
+                self.world.step_runner(runner)
+        self.world.now = 110
+        self.world.settle()
+        self.assertEqual([tab.shown[None, "x"] for tab in (one, two)], ["['late']"] * 2)
 
     def test_L6_the_last_to_be_named_is_not_taken_for_the_author_of_all(self):
         self.state.x = []
@@ -1353,6 +1435,27 @@ class Reruns(Case):
         (tab,) = self.tabs(1, script)
         self.click(tab, self.write(1), fragment="f")
         self.assertEqual((tab.runs, tab.shown[None, "x"]), ([("f",), ()], "1"))
+
+    def test_R2_what_a_helper_thread_of_a_fragment_reads_is_the_fragments(self):
+        def fragment(session):
+            runner = self.world.current
+            self.world.current = types.SimpleNamespace(ctx=runner.ctx)
+            try:
+                self.state.get("x")
+            finally:
+                self.world.current = runner
+            yield
+
+        def script(session):
+            session.show("y")
+            yield from session.fragment("f", fragment)
+
+        (tab,) = self.tabs(1, script)
+        self.click(tab, fragment="f")
+        self.runs_of(tab)
+        self.state.y = 1
+        self.world.settle()
+        self.assertEqual((tab.runs, tab.shown[None, "y"]), ([()], "1"))
 
     def test_R1_an_attached_helper_thread_is_not_the_run(self):
         tab, _ = self.tabs(2)
