@@ -1257,22 +1257,10 @@ class Locks(Case):
         one, two = self.tabs(2)
         one.click()
         self.run_out()
-
-        def slowly(session):
-            with self.locks["x"]:
-                self.state.x.append("late")
-                while self.world.now < 110:
-                    yield
-
-        self.world.connect("nothing").click(slowly)
-        for _ in range(40):
-            self.world.pass_time(0.05)
+        with self.locks["x"]:
+            self.state.x.append("late")
+            self.world.settle(1.5)
             self.world.step_inspector()
-            while self.world.loop.soon:
-                self.world.step_loop()
-            for runner in list(self.world.runners):
-                self.world.step_runner(runner)
-        self.world.now = 110
         self.world.settle()
         self.assertEqual([tab.shown[None, "x"] for tab in (one, two)], ["['late']"] * 2)
 
