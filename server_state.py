@@ -331,7 +331,7 @@ class _NoRerun:
         _quiet.set(outer)
         if outer is None:
             for entry in entries:
-                _inspector.look_quietly(entry)
+                _inspector.look_at_own(entry, is_told=False)
 
 
 def force_rerun_bound_sessions(key: str) -> None:
@@ -459,7 +459,7 @@ def _hand(entry: _Entry, run: _Run | None) -> None:
     if quiet is not None:
         is_in_hand = entry in transaction.handed or (run is not None and entry in run.handed)
         if is_in_hand and entry not in quiet[0]:
-            _inspector.look_before_quiet(entry, run)
+            _inspector.look_at_own(entry, is_told=True)
         quiet[0].add(entry)
         return
     if transaction.depth > 0:
@@ -782,7 +782,10 @@ class _Suspect(NamedTuple):
 
 
 class _Inspector:
-    """Finds changes made in place, in a thread of its own: no script, page or event loop waits."""
+    """Finds changes made in place, in a thread of its own: no script, page or event loop waits.
+
+    Who was handed a value may be changing it; who is done with it names it, to be looked at.
+    """
 
     def __init__(self) -> None:
         self.named: dict[_Entry, list[_Suspect]] = {}
@@ -858,32 +861,31 @@ class _Inspector:
                 return  # it was assigned meanwhile
             entry.fingerprint = after
             authors = {suspect.run for suspect in (*suspects, *later)} | self.holders(entry)
-            if self.is_held(entry):
+            if self.is_held(entry):  # we were out of patience
                 authors.add(None)
         if is_changed:
             self.publish(entry, authors, value)
 
-    def look_quietly(self, entry: _Entry) -> None:
-        """Look at what was handed in `no_rerun`, unless a look at others' changes is to come."""
+    def look_at_own(self, entry: _Entry, is_told: bool) -> None:
+        """Look at what this thread has changed before `no_rerun`, or quietly what it did in it.
+
+        Where others may have changed it too, a look is to come that tells all of it.
+        """
         value = entry.value
         before = entry.fingerprint
         after = _fingerprint(value)
         me = _author()
         with _master:
-            is_ours = entry.fingerprint is before and entry not in self.named
-            if not is_ours or self.is_held(entry) or self.holders(entry) - {me}:
+            is_named = entry in self.named or entry.fingerprint is not before
+            if is_named or self.is_held(entry) or self.holders(entry) - {me}:
                 return
             entry.fingerprint = after
-        if _store is not None and after.content != before.content:
-            _store.offer(entry, value, is_told=False)
-
-    def look_before_quiet(self, entry: _Entry, run: _Run | None) -> None:
-        """Tell what this thread has changed before a `no_rerun` that may change more."""
-        after = _fingerprint(entry.value)
-        if after.content != entry.fingerprint.content:
-            entry.fingerprint = after
-            if _store is None or _store.offer(entry, entry.value):
-                _tell([entry], run)
+        if after.content == before.content:
+            return
+        if _store is not None and not _store.offer(entry, value, is_told=is_told):
+            return
+        if is_told:
+            _tell([entry], me)
 
     def holders(self, entry: _Entry) -> set[_Run | None]:
         """Give the runs that have a container in hand just now."""
@@ -962,7 +964,10 @@ class _Run:
         return bool(self.fragments)
 
     def uncommitted(self) -> list[_Run]:
-        """Give the runs of this one's runner that are not yet committed, the first one first."""
+        """Give the runs of this one's runner that are not yet committed, the first one first.
+
+        Mostly that is this run alone; when its runner was replaced, earlier ends went unheard.
+        """
         runs: list[_Run] = []
         run: _Run | None = self
         while run is not None and not run.is_committed:
@@ -988,7 +993,10 @@ class _Run:
                 self.redraws.add(entry)
 
     def know(self, entry: _Entry, before: int) -> None:
-        """Note a change that this run has made itself."""
+        """Note a change that this run has made itself.
+
+        Once it is committed, these notes are the session's: so also a late look spares its page.
+        """
         if entry not in self.redraws:
             for notes in list(self.readers.values()):
                 if notes.get(entry) == before:  # else it has missed an earlier change, too
@@ -1040,7 +1048,10 @@ class _Session:
         return stale
 
     def plan(self, stale: _Stale, requests: Any) -> None:
-        """Note what the run that we ask for next is made for."""
+        """Note what the run that we ask for next is made for.
+
+        While its runner is not there (None), the next run of the session is taken for it.
+        """
         entries = [entry for old in stale.values() for entry in old]
         depth = max((entry.depth for entry in entries), default=0)
         in_place = min((entry.in_place for entry in entries), default=0)
