@@ -480,7 +480,7 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
 
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     run = _author()
-    found = _inspector.find_changed(new) if _inspector.named else []
+    found = _inspector.find_changed(new, run)
     before, changed = _replace(new, only_new)
     for key in new:
         entry = _present.get(key)
@@ -898,10 +898,11 @@ class _Inspector:
         with _master:
             return any(one.may_change(entry) for one in _transactions if one is not mine)
 
-    def find_changed(self, keys: Iterable[str]) -> list[_Entry]:
-        """Look at once at values that are named, and about to be replaced."""
-        named = [entry for entry in map(_entry, keys) if entry in self.named]
-        looks = [(entry, entry.fingerprint, _fingerprint(entry.value)) for entry in named]
+    def find_changed(self, keys: Iterable[str], me: _Run | None) -> list[_Entry]:
+        """Look at once at values that are about to be replaced, if others may have changed them."""
+        entries = [entry for entry in map(_entry, keys) if entry.fingerprint.may_change]
+        entries = [e for e in entries if e in self.named or self.holders(e) - {me}]
+        looks = [(entry, entry.fingerprint, _fingerprint(entry.value)) for entry in entries]
         return [entry for entry, before, after in looks if after.content != before.content]
 
     def publish(self, entry: _Entry, authors: set[_Run | None], value: Any) -> None:
@@ -1035,6 +1036,13 @@ class _Session:
         run.previous = None
         self.is_ours = run.cause.is_ours
         self.not_before = None
+
+    def binds(self, run: _Run) -> bool:
+        """Whether this session will be stale when anything changes that a run has read."""
+        return all(
+            notes.keys() <= self.readers.get(fragment, {}).keys()
+            for fragment, notes in run.readers.items()
+        )
 
     def stale(self) -> _Stale:
         """Give the readers that show something old, each with the entries."""
@@ -1258,8 +1266,8 @@ class _Scheduler:
         for ended in run.uncommitted():
             if is_shown:
                 session.commit(ended)
-            elif ended.readers and ended.begun > session.drawn:  # what it drew was dropped in part
-                session.is_doubtful = True
+            elif ended.begun > session.drawn and not session.binds(ended):
+                session.is_doubtful = True  # only a part of what it drew was dropped
         if session.stale():
             self.due[session] = time.monotonic()
         self.step_in(_TURN)
