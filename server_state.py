@@ -289,7 +289,8 @@ class _Transaction:
                 handed.add(entry)
         quiet = _quiet.get()
         if quiet is not None:
-            quiet[0].update(handed)  # the end of `no_rerun` looks at them
+            for entry in handed - quiet[0].keys():  # the end of `no_rerun` looks at them
+                quiet[0][entry] = None if entry in _inspector.named else entry.fingerprint
         elif handed and _store is None:
             _inspector.name(handed, _author(), is_locked=True, hold=self.changed)
         is_changed = bool(self.changed)
@@ -318,20 +319,21 @@ class RerunSuppressedError(RuntimeError):
 class _NoRerun:
     """`with no_rerun:` changes state without telling anybody. Nestable.
 
-    It holds for the current thread or asyncio task, and for tasks that are started in it.
+    It holds for the current thread or asyncio task, and for tasks that are started in it. What can
+    be changed in place is looked at twice: where it is first read, and at the end of the block.
     """
 
     def __enter__(self) -> None:
         outer = _quiet.get()
-        entries = outer[0] if outer else set()
+        entries = outer[0] if outer else {}
         _quiet.set((entries, outer))
 
     def __exit__(self, *error: object) -> None:
-        entries, outer = _quiet.get() or (set(), None)
+        entries, outer = _quiet.get() or ({}, None)
         _quiet.set(outer)
         if outer is None:
-            for entry in entries:
-                _inspector.look_at_own(entry, is_told=False)
+            for entry, before in entries.items():
+                _inspector.end_quiet(entry, before)
 
 
 def force_rerun_bound_sessions(key: str) -> None:
@@ -419,8 +421,10 @@ _transactions: weakref.WeakSet[_Transaction] = weakref.WeakSet()  # each changed
 
 _local = _Local()
 _store: Any = None  # for several processes: joined by `redis_store/`, it commits what changes here
-# What was handed in the `with no_rerun:` that this context is in, and the one around it.
-_quiet: ContextVar[tuple[set[_Entry], Any] | None] = ContextVar("quiet", default=None)
+# What was handed in the `with no_rerun:` that this context is in, with what was told before of
+# it, and the block around it.
+_Quiet = tuple[dict[_Entry, Any], Any]
+_quiet: ContextVar[_Quiet | None] = ContextVar("quiet", default=None)
 
 
 def _entry(key: str) -> _Entry:
@@ -455,13 +459,11 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
 def _hand(entry: _Entry, run: _Run | None) -> None:
     """Note who may change a value in place from now on: any value under a lock, else containers."""
     quiet = _quiet.get()
-    transaction = _local.transaction
     if quiet is not None:
-        is_in_hand = entry in transaction.handed or (run is not None and entry in run.handed)
-        if is_in_hand and entry not in quiet[0]:
-            _inspector.look_at_own(entry, is_told=True)
-        quiet[0].add(entry)
+        if entry not in quiet[0]:
+            quiet[0][entry] = _inspector.begin_quiet(entry, run)
         return
+    transaction = _local.transaction
     if transaction.depth > 0:
         transaction.handed.add(entry)
     if issubclass(type(entry.value), _CONTAINERS):
@@ -480,13 +482,18 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
 
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     run = _author()
+    quiet = _quiet.get()
     found = _inspector.find_changed(new, run)
     before, changed = _replace(new, only_new)
     for key in new:
         entry = _present.get(key)
-        if entry is not None and entry.fingerprint.may_change:
+        if entry is None or not entry.fingerprint.may_change:
+            continue
+        if quiet is None:
             _hand(entry, run)
-    if _quiet.get() is not None:
+        else:
+            quiet[0][entry] = entry.fingerprint
+    if quiet is not None:
         changed = []
     elif run is not None:
         run.assign(changed)
@@ -866,26 +873,34 @@ class _Inspector:
         if is_changed:
             self.publish(entry, authors, value)
 
-    def look_at_own(self, entry: _Entry, is_told: bool) -> None:
-        """Look at what this thread has changed before `no_rerun`, or quietly what it did in it.
+    def begin_quiet(self, entry: _Entry, me: _Run | None) -> _Fingerprint | None:
+        """Tell what this thread has changed before a `no_rerun`, and give what is told by then.
 
-        Where others may have changed it too, a look is to come that tells all of it.
+        None where others may have changed it too: a look is to come that tells all of it.
         """
-        value = entry.value
         before = entry.fingerprint
-        after = _fingerprint(value)
-        me = _author()
+        after = _fingerprint(entry.value)
+        if after.content == before.content:
+            return before
         with _master:
             is_named = entry in self.named or entry.fingerprint is not before
             if is_named or self.is_held(entry) or self.holders(entry) - {me}:
+                return None
+            entry.fingerprint = after
+        if _store is None or _store.offer(entry, entry.value):
+            _tell([entry], me)
+        return after
+
+    def end_quiet(self, entry: _Entry, before: _Fingerprint | None) -> None:
+        """Take for told what was changed in a `no_rerun`."""
+        value = entry.value
+        after = _fingerprint(value)
+        with _master:
+            if entry.fingerprint is not before or self.is_held(entry):
                 return
             entry.fingerprint = after
-        if after.content == before.content:
-            return
-        if _store is not None and not _store.offer(entry, value, is_told=is_told):
-            return
-        if is_told:
-            _tell([entry], me)
+        if _store is not None and after.content != before.content:
+            _store.offer(entry, value, is_told=False)
 
     def holders(self, entry: _Entry) -> set[_Run | None]:
         """Give the runs that have a container in hand just now."""
@@ -901,6 +916,10 @@ class _Inspector:
     def find_changed(self, keys: Iterable[str], me: _Run | None) -> list[_Entry]:
         """Look at once at values that are about to be replaced, if others may have changed them."""
         entries = [entry for entry in map(_entry, keys) if entry.fingerprint.may_change]
+        if not entries:
+            return entries
+        quiet = _quiet.get() or ({}, None)
+        entries = [e for e in entries if quiet[0].get(e) is not e.fingerprint]  # our own change
         entries = [e for e in entries if e in self.named or self.holders(e) - {me}]
         looks = [(entry, entry.fingerprint, _fingerprint(entry.value)) for entry in entries]
         return [entry for entry, before, after in looks if after.content != before.content]
