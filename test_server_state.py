@@ -1020,9 +1020,9 @@ class Locks(Case):
     def test_L6_a_thread_that_cannot_be_started_is_started_later(self):
         module = load()
         log = module.server_state.log = []
-        with mock.patch.object(module.threading, "Thread", side_effect=RuntimeError("can't start new thread")):
-            with self.assertRaisesRegex(RuntimeError, "new thread"), module.server_state_lock["log"]:
-                log.append(1)
+        fails = mock.patch.object(module.threading, "Thread", side_effect=RuntimeError("no new thread"))
+        with fails, self.assertRaisesRegex(RuntimeError, "new thread"), module.server_state_lock["log"]:
+            log.append(1)
         with module.server_state_lock["log"]:
             log.append(2)
         until = time.monotonic() + 30
@@ -1189,6 +1189,40 @@ class Locks(Case):
         for function in (locked, unlocked):
             self.click(author, function)
             self.assertEqual(third.shown[None, "log"], repr(self.state.to_dict()["log"]))
+
+    def test_R7_heartbeats_in_no_rerun_tell_nobody_though_others_have_the_value_in_hand(self):
+        for is_assigned in (False, True):
+            self.state.users = {}
+            one, two = self.tabs(2, reads("users"))
+            one.click()
+            for _ in range(2):
+                self.world.step_runner(self.world.runners[0])  # it has the users in hand
+            with self.module.no_rerun:
+                users = self.state.users
+                users["me"] = "now"
+                if is_assigned:
+                    self.state.users = users
+            self.world.settle()
+            self.assertEqual(self.runs_of(one, two), [1, 0])
+
+    def test_L5_an_equal_value_assigned_over_what_another_run_is_changing(self):
+        def script(session):
+            session.show("cart")
+            yield
+            yield
+            yield
+
+        self.state.cart = []
+        (author,) = self.tabs(1, script)
+        author.click(does(lambda: self.state.cart.append("apple")))
+        for _ in range(4):
+            self.world.step_runner(self.world.runners[0])
+        while self.world.loop.soon:
+            self.world.step_loop()
+        self.assertEqual(author.shown[None, "cart"], "['apple']")
+        self.state.cart = []
+        self.world.settle()
+        self.assertEqual(author.shown[None, "cart"], "[]")
 
     def test_L5_no_rerun_does_not_swallow_what_it_replaces(self):
         self.state.log = []
@@ -1423,6 +1457,24 @@ class Reruns(Case):
         (tab,) = self.tabs(1, script)
         self.click(tab, self.write(1), fragment="f")
         self.assertEqual((tab.runs, tab.shown[None, "x"]), ([("f",), ()], "1"))
+
+    def test_R3_a_fragment_that_is_superseded_at_its_end_costs_no_full_run(self):
+        def fragment(session):
+            session.show("x")
+            yield
+
+        def script(session):
+            yield from session.fragment("f", fragment)
+
+        self.state.x = 0
+        (tab,) = self.tabs(1, script)
+        for number in range(3):
+            self.state.x = number
+            tab.click(fragment="f")
+            self.run_out()  # Streamlit has not yet taken note of its end
+            tab.click(fragment="f")
+            self.world.settle()
+        self.assertEqual((set(tab.runs), tab.shown["f", "x"]), ({("f",)}, "2"))
 
     def test_R2_what_a_helper_thread_of_a_fragment_reads_is_the_fragments(self):
         def fragment(session):
