@@ -266,6 +266,8 @@ class Chat(TwoTabs):
             expect(page.get_by_text("A long line")).to_be_visible()
             self.assertEqual(page.evaluate(CUT_OFF), [])
             places = [page.get_by_role("heading", name="Lobby"), page.get_by_test_id("stChatInput")]
+            for place in places:
+                expect(place).to_be_visible()
             before = [place.bounding_box() for place in places]
             write(writer, f"Message {number}")
             expect(page.get_by_text(f"Message {number}")).to_be_in_viewport()
