@@ -118,11 +118,11 @@ class ServerState(MutableMapping[str, Any]):
             value = _write({_name(key): default}, only_new=True)
         return default if value is _MISSING else value
 
-    def pop(self, key: str, *default: Any) -> Any:
+    def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Remove the key and give its value, or `default`; KeyError if there is neither."""
         value = _write({_name(key): _MISSING})
-        if value is _MISSING and default:
-            return default[0]
+        if value is _MISSING and default is not _MISSING:
+            return default
         return _found(value, key)
 
     def update(self, other: Any = (), /, **more: Any) -> None:
@@ -289,11 +289,14 @@ class _Transaction:
                 handed.add(entry)
         quiet = _quiet.get()
         if quiet is not None:
-            for entry in handed - quiet[0].keys():  # the end of `no_rerun` looks at them
-                quiet[0][entry] = None if entry in _inspector.named else entry.fingerprint
+            for entry in handed - quiet.handed.keys():  # the end of `no_rerun` looks at them
+                quiet.handed[entry] = None if entry in _inspector.named else entry.fingerprint
         elif handed and _store is None:
             _inspector.name(handed, _author(), is_locked=True, hold=self.changed)
         is_changed = bool(self.changed)
+        with _master:
+            for entry in self.changed:
+                entry.let_go(self.changed)
         self.changed = set()
         self.handed.clear()
         self.names.clear()
@@ -324,16 +327,30 @@ class _NoRerun:
     """
 
     def __enter__(self) -> None:
-        outer = _quiet.get()
-        entries = outer[0] if outer else {}
-        _quiet.set((entries, outer))
+        quiet = _quiet.get() or _Quiet({}, time.monotonic(), 0)
+        _quiet.set(quiet._replace(depth=quiet.depth + 1))
 
     def __exit__(self, *error: object) -> None:
-        entries, outer = _quiet.get() or ({}, None)
-        _quiet.set(outer)
-        if outer is None:
-            for entry, before in entries.items():
-                _inspector.end_quiet(entry, before)
+        quiet = _quiet.get()
+        if quiet is None:
+            return
+        if quiet.depth > 1:
+            _quiet.set(quiet._replace(depth=quiet.depth - 1))
+            return
+        _quiet.set(None)
+        for entry, before in quiet.handed.items():
+            _inspector.end_quiet(entry, before, quiet.since)
+
+
+class _Quiet(NamedTuple):
+    """What was handed in the `with no_rerun:` that a context is in, and what was told before of it.
+
+    None where others may have changed it too, so that it is to be told.
+    """
+
+    handed: dict[_Entry, _Fingerprint | None]
+    since: float
+    depth: int  # of nested blocks
 
 
 def force_rerun_bound_sessions(key: str) -> None:
@@ -353,8 +370,8 @@ def force_rerun_bound_sessions(key: str) -> None:
         hint = "check the name, or set it first"
         raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: {hint}.')
     run = _author()
-    if run is not None and not run.cause.is_redraw:
-        run.redraws.add(entry)
+    if run is not None:
+        run.redraw(entry)
     if _store is not None:
         _store.force(entry)
     _tell([entry], run)
@@ -380,6 +397,11 @@ class _Entry:
         hold = self.hold
         is_held = hold is not None and hold() is not None
         return self.told if is_held else self.version
+
+    def let_go(self, changed: set[_Entry]) -> None:
+        """Tell what one transaction has done, although a later one holds back what it did."""
+        if self.hold is not None and self.hold() is not changed:
+            self.told = self.version - 1
 
 
 class _Master:
@@ -421,9 +443,6 @@ _transactions: weakref.WeakSet[_Transaction] = weakref.WeakSet()  # each changed
 
 _local = _Local()
 _store: Any = None  # for several processes: joined by `redis_store/`, it commits what changes here
-# What was handed in the `with no_rerun:` that this context is in, with what was told before of
-# it, and the block around it.
-_Quiet = tuple[dict[_Entry, Any], Any]
 _quiet: ContextVar[_Quiet | None] = ContextVar("quiet", default=None)
 
 
@@ -460,8 +479,8 @@ def _hand(entry: _Entry, run: _Run | None) -> None:
     """Note who may change a value in place from now on: any value under a lock, else containers."""
     quiet = _quiet.get()
     if quiet is not None:
-        if entry not in quiet[0]:
-            quiet[0][entry] = _inspector.begin_quiet(entry, run)
+        if entry not in quiet.handed:
+            quiet.handed[entry] = _inspector.begin_quiet(entry, run)
         return
     transaction = _local.transaction
     if transaction.depth > 0:
@@ -483,16 +502,17 @@ def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     run = _author()
     quiet = _quiet.get()
-    found = _inspector.find_changed(new, run)
+    entries = [_entry(key) for key in new]
+    replaced = [entry for entry in entries if entry.fingerprint.may_change]
+    found = _inspector.find_changed(replaced, run) if replaced else []
     before, changed = _replace(new, only_new)
-    for key in new:
-        entry = _present.get(key)
-        if entry is None or not entry.fingerprint.may_change:
+    for entry in entries:
+        if not entry.fingerprint.may_change:
             continue
         if quiet is None:
             _hand(entry, run)
         else:
-            quiet[0][entry] = entry.fingerprint
+            quiet.handed[entry] = entry.fingerprint
     if quiet is not None:
         changed = []
     elif run is not None:
@@ -549,7 +569,7 @@ class _Fingerprint(NamedTuple):
     may_change: bool = True  # in place, and looking at it would tell
 
 
-FINGERPRINT_LIMIT = 64 * 2**20  # bytes of a value that are looked at
+_FINGERPRINT_LIMIT = 64 * 2**20  # bytes of a value that are looked at
 _NOTHING = _Fingerprint(_MISSING, _MISSING, may_change=False)
 _key_set = _Entry(None)  # changes when a key comes or goes
 _TakeApart = Callable[[Any], Any]  # gives what stands for an object in a pickle
@@ -576,7 +596,9 @@ def _fingerprint(value: Any) -> _Fingerprint:
             return _Pickler(has_memo).fingerprint(value)
         except OverflowError:
             is_too_large = has_memo
-        except (Exception, SystemExit):
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # Polars panics with such, scripts exit with it
             is_too_large = False  # it cannot be pickled, or another thread is changing it
     return _Fingerprint(id(value), id(value), value, not is_too_large)
 
@@ -586,7 +608,7 @@ class _Digest:
 
     def __init__(self) -> None:
         self.hash = hashlib.sha256()
-        self.remaining = FINGERPRINT_LIMIT
+        self.remaining = _FINGERPRINT_LIMIT
 
     def write(self, data: Any) -> None:
         self.remaining -= len(data)
@@ -777,7 +799,7 @@ _BUILT_IN: list[tuple[type, _TakeApart]] = [
 _PAUSE = 0.005  # seconds between a change in place and the look that finds it, at least
 _RETRY = 1.0  # seconds until it looks whether a lock that stood in its way is gone
 _PATIENCE = 1.0  # seconds after a release that it lets other holders delay the look
-_QUIET_CHAIN = 3  # links of a chain of changes in place alone that are told
+_IN_PLACE_CHAIN = 3  # links of a chain of changes in place alone that are told
 
 
 class _Suspect(NamedTuple):
@@ -861,6 +883,8 @@ class _Inspector:
         # A change in objects of the app alone is told once assigned, or seen under a lock.
         is_left_out = is_changed and after.structure == before.structure and not is_locked
         with _master:
+            if is_patient and self.is_held(entry):
+                return  # it was taken while we looked
             later = self.named.pop(entry)[len(suspects) :]
             if later:
                 self.named[entry] = later
@@ -891,12 +915,13 @@ class _Inspector:
             _tell([entry], me)
         return after
 
-    def end_quiet(self, entry: _Entry, before: _Fingerprint | None) -> None:
-        """Take for told what was changed in a `no_rerun`."""
+    def end_quiet(self, entry: _Entry, before: _Fingerprint | None, since: float) -> None:
+        """Take for told what was changed in a `no_rerun`, unless others may have changed it too."""
         value = entry.value
         after = _fingerprint(value)
         with _master:
-            if entry.fingerprint is not before or self.is_held(entry):
+            is_named = any(suspect.since >= since for suspect in self.named.get(entry, ()))
+            if entry.fingerprint is not before or is_named or self.is_held(entry):
                 return
             entry.fingerprint = after
         if _store is not None and after.content != before.content:
@@ -913,13 +938,11 @@ class _Inspector:
         with _master:
             return any(one.may_change(entry) for one in _transactions if one is not mine)
 
-    def find_changed(self, keys: Iterable[str], me: _Run | None) -> list[_Entry]:
+    def find_changed(self, entries: list[_Entry], me: _Run | None) -> list[_Entry]:
         """Look at once at values that are about to be replaced, if others may have changed them."""
-        entries = [entry for entry in map(_entry, keys) if entry.fingerprint.may_change]
-        if not entries:
-            return entries
-        quiet = _quiet.get() or ({}, None)
-        entries = [e for e in entries if quiet[0].get(e) is not e.fingerprint]  # our own change
+        quiet = _quiet.get()
+        if quiet is not None:  # what has changed in this block is our own change
+            entries = [e for e in entries if quiet.handed.get(e) is not e.fingerprint]
         entries = [e for e in entries if e in self.named or self.holders(e) - {me}]
         looks = [(entry, entry.fingerprint, _fingerprint(entry.value)) for entry in entries]
         return [entry for entry, before, after in looks if after.content != before.content]
@@ -929,7 +952,7 @@ class _Inspector:
         run = next(iter(authors)) if len(authors) == 1 else None
         depth = min(author.cause.depth + 1 if author else 0 for author in authors)
         in_place = min(author.cause.in_place + 1 if author else 0 for author in authors)
-        is_told = in_place <= _QUIET_CHAIN
+        is_told = in_place <= _IN_PLACE_CHAIN
         if not is_told:
             _warn_of_chain(entry, "not told any more")
         if _store is not None and not _store.offer(entry, value, depth, in_place, is_told):
@@ -953,7 +976,8 @@ class _Cause(NamedTuple):
     depth: int = 0  # in a chain of reruns that cause each other
     in_place: int = 0
     is_ours: bool = False
-    is_redraw: bool = False  # for the session's own assignments only
+    # What the session has assigned itself, where nothing else is to be drawn again. It counts once.
+    redrawn: frozenset[_Entry] = frozenset()
 
 
 class _Run:
@@ -967,8 +991,7 @@ class _Run:
         self.fragments: list[str] = list(ctx.fragment_ids_this_run or ())
         self.thread_id = thread_id
         self.cause = _Cause()
-        self.is_committed = False
-        self.previous: _Run | None = None  # by the same runner, not yet committed
+        self.pending = [self]  # and earlier runs of its runner, until they are committed
         self.readers: _Notes = {}
         self.messages = 0  # that it has sent to the page
         self.messages_before: dict[_Entry, int] = {}  # the first read of an entry that can be shown
@@ -979,21 +1002,21 @@ class _Run:
         """Stop for a rerun: its successor draws everything again, but for earlier fragments."""
         self.fragments = [fragment for fragment in self.fragments if fragment in self.readers]
         if not self.fragments:
-            self.is_committed = True
-            self.previous = None
+            with contextlib.suppress(ValueError):
+                self.pending.remove(self)
         return bool(self.fragments)
 
-    def uncommitted(self) -> list[_Run]:
-        """Give the runs of this one's runner that are not yet committed, the first one first.
+    def take_pending(self) -> list[_Run]:
+        """Give the runs that are over with this one, and not yet committed, the first one first.
 
         Mostly that is this run alone; when its runner was replaced, earlier ends went unheard.
         """
-        runs: list[_Run] = []
-        run: _Run | None = self
-        while run is not None and not run.is_committed:
-            runs.insert(0, run)
-            run = run.previous
-        return runs
+        if self not in self.pending:
+            return []
+        until = self.pending.index(self) + 1
+        taken = self.pending[:until]
+        del self.pending[:until]
+        return taken
 
     def note(self, entry: _Entry, fragment: str | None, is_shown: bool) -> None:
         if fragment is None and self.fragments:
@@ -1008,9 +1031,14 @@ class _Run:
     def assign(self, entries: Iterable[_Entry]) -> None:
         """Note what this run assigns although something was drawn since it was read."""
         for entry in entries:
-            is_drawn = self.messages_before.get(entry, self.messages) != self.messages
-            if is_drawn and not self.cause.is_redraw:
-                self.redraws.add(entry)
+            if self.messages_before.get(entry, self.messages) != self.messages:
+                self.redraw(entry)
+
+    def redraw(self, entry: _Entry) -> None:
+        """Have this run's own page drawn again, if it shows the entry: once for each of them."""
+        is_read = any(entry in notes for notes in list(self.readers.values()))
+        if is_read and entry not in self.cause.redrawn:
+            self.redraws.add(entry)
 
     def know(self, entry: _Entry, before: int) -> None:
         """Note a change that this run has made itself.
@@ -1030,8 +1058,9 @@ class _Session:
         self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
         self.readers: _Notes = {}  # of the runs that it shows
         self.redraws: set[_Entry] = set()
+        self.redrawn: frozenset[_Entry] = frozenset()
         self.drawn = 0  # when the full run that it shows had begun
-        self.is_ours = False  # whether we asked for the run that it shows
+        self.is_ours = False  # whether we asked for any run that it shows
         self.is_doubtful = False  # whether messages to the page were lost
         self.connection: weakref.ref[Any] | None = None
         self.cause: _Cause | None = None  # of the run that we ask for
@@ -1046,14 +1075,14 @@ class _Session:
                 self.redraws -= self.readers.pop(fragment, {}).keys()
             self.readers.update(run.readers)
             self.redraws |= run.redraws
+            self.is_ours |= run.cause.is_ours
         else:
             self.readers = run.readers
             self.redraws = run.redraws
+            self.is_ours = run.cause.is_ours
             self.is_doubtful = False
             self.drawn = run.begun
-        run.is_committed = True
-        run.previous = None
-        self.is_ours = run.cause.is_ours
+        self.redrawn = run.cause.redrawn
         self.not_before = None
 
     def binds(self, run: _Run) -> bool:
@@ -1082,9 +1111,11 @@ class _Session:
         entries = [entry for old in stale.values() for entry in old]
         depth = max((entry.depth for entry in entries), default=0)
         in_place = min((entry.in_place for entry in entries), default=0)
-        is_redraw = bool(entries) and self.redraws.issuperset(entries)
+        redrawn: frozenset[_Entry] = frozenset()
+        if entries and self.redraws.issuperset(entries):
+            redrawn = self.redrawn.union(entries)
         self.requests = requests
-        self.cause = _Cause(depth, in_place, True, is_redraw)
+        self.cause = _Cause(depth, in_place, True, redrawn)
 
 
 def _publish(
@@ -1264,15 +1295,15 @@ class _Scheduler:
             session.not_before = time.monotonic() + delay
         return session.not_before - time.monotonic()
 
-    def ended(self, run: _Run) -> None:
+    def run_ended(self, run: _Run) -> None:
         """Hear that a run has ended, as Streamlit has."""
         app = run.session.app()
         runner = None if app is None else app._scriptrunner
         if runner is not None and runner._requests is run.requests:  # else superseded, or over
-            for ended in run.uncommitted():
+            for ended in run.take_pending():
                 run.session.commit(ended)
 
-    def is_over(self, run: _Run, client_state: Any) -> None:
+    def runner_ended(self, run: _Run, client_state: Any) -> None:
         """Hear that the runner that made a run has ended; Streamlit took note, or dropped it."""
         session = run.session
         app = session.app()
@@ -1282,7 +1313,7 @@ class _Scheduler:
             session.run = None
             self.running.discard(session)
         is_shown = client_state is None or app._client_state is client_state
-        for ended in run.uncommitted():
+        for ended in run.take_pending():
             if is_shown:
                 session.commit(ended)
             elif ended.begun > session.drawn and not session.binds(ended):
@@ -1301,7 +1332,8 @@ def _warn_of_chain(entry: _Entry, what: str) -> None:
     if entry.key not in _warned:
         _warned.add(entry.key)
         message = 'Changes of server_state["%s"] cause each other, and are %s: %s.'
-        _logger.warning(message, entry.key, what, "make them in callbacks or in no_rerun")
+        key = entry.key or "(the set of keys)"
+        _logger.warning(message, key, what, "make them in callbacks or in no_rerun")
 
 
 # --- Streamlit: every reach into it ---
@@ -1311,6 +1343,7 @@ _NEEDS_OF_CONTEXT = (
     "fragment_ids_this_run",
     "page_script_hash",
     "query_string",
+    "script_requests._rerun_data.fragment_id_queue",
     "script_requests._rerun_data.widget_states",
     "script_requests._state.name",
     "_has_script_started",
@@ -1436,7 +1469,9 @@ def _begin_run(session: _Session, ctx: Any, runner: Any) -> _Run:
         if known is not None and known.cursors is ctx.cursors:
             return known  # another of the run's threads was faster
         run = ctx._server_state = session.run = _Run(session, ctx, runner._script_thread.ident)
-        run.previous = known
+        if known is not None:
+            run.pending = known.pending
+            run.pending.append(run)
         _running.add(run)
         if session.cause is not None and session.requests in (None, run.requests):
             run.cause = session.cause
@@ -1458,11 +1493,11 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
     if run is None or _scheduler is None:
         return
     if event.name == "SHUTDOWN":
-        _scheduler.call(_scheduler.is_over, run, details["client_state"])
+        _scheduler.call(_scheduler.runner_ended, run, details["client_state"])
     elif "STOPPED" in event.name:
         _guarded(_end_run, run)
         if event.name != "SCRIPT_STOPPED_FOR_RERUN" or run.keep_drawn_fragments():
-            _scheduler.call(_scheduler.ended, run)
+            _scheduler.call(_scheduler.run_ended, run)
         if event.name == "FRAGMENT_STOPPED_WITH_SUCCESS":
             _guarded(_rerun_between_fragments, run, ctx, sender)
 
@@ -1483,12 +1518,15 @@ def _rerun_between_fragments(run: _Run, ctx: Any, runner: Any) -> None:
     The next one waits already; a request made here is joined to it.
     """
     stale = {f: old for f, old in run.session.stale().items() if f not in run.fragments}
-    if not stale or runner._requests._state.name != "RERUN" or _scheduler is None:
+    requests = runner._requests
+    if not stale or requests._state.name != "RERUN" or _scheduler is None:
         return
+    if not requests._rerun_data.fragment_id_queue:
+        return  # all of the page is to be drawn anyway, or another one
     if _scheduler.wait_of_chain(run.session, stale) > 0:
         return
     fragment = None if None in stale else next(iter(stale))
-    run.session.plan(stale, runner._requests)
+    run.session.plan(stale, requests)
     kind = sys.modules["streamlit.runtime.scriptrunner"].RerunData
     names = ("query_string", "page_script_hash", "cached_message_hashes", "context_info")
     known = kind.__dataclass_fields__  # older releases have fewer

@@ -150,11 +150,15 @@ class Requests:
 
     def __init__(self, first):
         self.queue, self.is_stopped = [first], False
-        self._rerun_data = types.SimpleNamespace(widget_states=())
+        self._rerun_data, self.widget_states = self, ()  # what waits, or what was taken last
 
     @property
     def _state(self):
         return Name("STOP" if self.is_stopped else "RERUN" if self.queue else "CONTINUE")
+
+    @property
+    def fragment_id_queue(self):
+        return [state.fragment_id for state, _ in self.queue if state.fragment_id]
 
 
 class Runner:
@@ -187,7 +191,7 @@ class Runner:
         queue = self._requests.queue
         while queue and not self._requests.is_stopped:
             state, action = queue.pop(0)
-            self._requests._rerun_data.widget_states = ()
+            self._requests.widget_states = ()
             while self.run_once(state):
                 ended = yield from self.one_run(state, action)
                 self.send(ended)
@@ -198,7 +202,7 @@ class Runner:
                 if ended != "SCRIPT_STOPPED_FOR_RERUN":
                     break
                 action = None
-                self._requests._rerun_data.widget_states = None  # of `st.rerun()`
+                self._requests.widget_states = None  # of `st.rerun()`
         client_state = ClientState()
         client_state.page_script_hash = self.session.page
         client_state = None if self.world.says_nothing else client_state
@@ -610,6 +614,14 @@ class Case(unittest.TestCase):
                 self.world.step_loop()
             for runner in self.world.runners[1:]:
                 self.world.step_runner(runner)
+
+    def in_thread(self, thread, function):
+        """Have a thread of the app's do something."""
+        before, self.world.current = self.world.current, thread
+        try:
+            contextvars.Context().run(function)
+        finally:
+            self.world.current = before
 
     def changes(self, function):
         """Whether something that a thread does reruns a reader of x."""
@@ -1118,6 +1130,49 @@ class Locks(Case):
         self.world.settle()
         self.assertEqual((other.shown[None, "x"], self.runs_of(other)), ("8", [1]))
 
+    def test_L3_a_release_tells_also_of_what_a_longer_transaction_has_changed_since(self):
+        def counts(session):
+            session.show("keys", str(len(self.state)))
+            yield
+
+        (tab,) = self.tabs(1, counts)
+        worker, short = types.SimpleNamespace(ctx=None), types.SimpleNamespace(ctx=None)
+        self.in_thread(worker, self.locks["worker"].acquire)
+        self.in_thread(short, self.locks["b"].acquire)
+        self.in_thread(short, lambda: setattr(self.state, "b", 1))
+        self.in_thread(worker, lambda: setattr(self.state, "result", 1))
+        self.in_thread(short, self.locks["b"].release)
+        self.world.settle()
+        self.assertEqual((tab.shown[None, "keys"], self.runs_of(tab)), ("2", [1]))
+        self.in_thread(worker, self.locks["worker"].release)
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [0])
+
+    def test_L3_a_lock_that_is_taken_while_its_value_is_looked_at(self):
+        module, worker = self.module, types.SimpleNamespace(ctx=None)
+        self.state.log = [0]
+        (tab,) = self.tabs(1, reads("log"))
+
+        def half():
+            self.locks["log"].acquire()
+            self.state.log.append("half")
+
+        def fingerprint(value):
+            with mock.patch.object(module, "_fingerprint", look):
+                self.in_thread(worker, half)
+            return look(value)
+
+        look = module._fingerprint
+        with self.locks["log"]:
+            self.state.log
+        with mock.patch.object(module, "_fingerprint", fingerprint):
+            self.world.step_inspector()
+        self.world.settle(0.5)
+        self.assertEqual((tab.shown[None, "log"], self.runs_of(tab)), ("[0]", [0]))
+        self.in_thread(worker, self.locks["log"].release)
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "log"], "[0, 'half']")
+
     def test_L4_who_only_read_under_another_lock_is_not_the_author(self):
         self.state.chat = []
         reader, author, third = self.tabs(3, reads("chat"))
@@ -1170,6 +1225,21 @@ class Locks(Case):
             self.world.step_runner(self.world.runners[1])
         self.world.settle()
         self.assertEqual(third.shown[None, "log"], "['hello']")
+
+    def test_L5_no_rerun_does_not_swallow_what_another_did_under_the_lock_meanwhile(self):
+        log = self.state.log = []
+        _, third = self.tabs(2, reads("log"))
+        with self.module.no_rerun:
+            self.assertIs(self.state.log, log)
+
+            def by_another():
+                with self.locks["log"]:
+                    self.state.log.append("told")
+
+            self.in_thread(types.SimpleNamespace(ctx=None), by_another)
+            log.append("quiet")
+        self.world.settle()
+        self.assertEqual(third.shown[None, "log"], "['told', 'quiet']")
 
     def test_L5_no_rerun_does_not_swallow_what_its_own_thread_did_before(self):
         self.state.log = []
@@ -1272,7 +1342,7 @@ class Locks(Case):
         self.assertEqual(looks[0], [1])
 
     def test_L6_a_value_found_too_large_is_not_looked_at_again(self):
-        self.state.x = [bytearray(self.module.FINGERPRINT_LIMIT + 1)]
+        self.state.x = [bytearray(self.module._FINGERPRINT_LIMIT + 1)]
         self.assertFalse(self.module._present["x"].fingerprint.may_change)
 
     def test_L6_an_assignment_back_to_what_was_counts(self):
@@ -1981,6 +2051,65 @@ class Reruns(Case):
         self.world.settle()
         self.assertEqual((self.runs_of(tab), self.state.x), ([2], 4))
 
+    def test_R1a_what_is_worked_out_above_what_it_comes_from(self):
+        def script(session):
+            session.show("total")
+            yield
+            self.state.total = self.state.points * 10
+            session.show("points")
+            yield
+            if session.pressed:
+                session.pressed = False
+                self.state.points += 1
+            yield
+
+        self.state.update(points=1, total=10)
+        Session.pressed = False
+        (tab,) = self.tabs(1, script)
+        tab.pressed = True
+        self.click(tab)
+        self.assertEqual(tab.shown, {(None, "total"): "20", (None, "points"): "2"})
+        self.assertEqual(self.runs_of(tab), [3])
+
+    def test_R1a_each_key_once_in_a_chain_of_redraws(self):
+        def script(session):
+            session.show("total")
+            yield
+            self.state.total = self.state.points * 10
+            session.show("points")
+            yield
+            self.state.points += 1
+            yield
+
+        def in_fragment(session):
+            yield from session.fragment("f", script)
+
+        for one in (script, in_fragment):
+            self.state.update(points=1, total=10)
+            (tab,) = self.tabs(1, one)
+            for fragment in [None, *tab.fragments]:
+                with self.module.no_rerun:
+                    self.state.update(points=1, total=10)
+                self.click(tab, fragment=fragment)
+                self.assertEqual(self.runs_of(tab), [3])  # for the points, and for the total that they change
+            del self.world.sessions[tab.id]
+
+    def test_R7_a_callback_that_forces_leaves_nothing_for_later(self):
+        def script(session):
+            session.show("x")
+            yield
+            if self.state.x == 2:
+                self.state.x = 3
+            yield
+
+        self.state.x = 1
+        (tab,) = self.tabs(1, script)
+        self.click(tab, lambda: self.module.force_rerun_bound_sessions("x"))
+        self.assertEqual(self.runs_of(tab), [1])
+        self.write(2)()
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "3")
+
     def test_R1a_asking_whether_a_key_is_there_shows_nothing(self):
         def script(session):
             "x" in self.state  # noqa: B015
@@ -1997,13 +2126,27 @@ class Reruns(Case):
         run = types.SimpleNamespace(fragments=[], session=mock.Mock(stale=lambda: {None: [self.module._Entry("x")]}))
         runner = types.SimpleNamespace(
             request_rerun=requests.append,
-            _requests=types.SimpleNamespace(_state=types.SimpleNamespace(name="RERUN")),
+            _requests=types.SimpleNamespace(
+                _state=types.SimpleNamespace(name="RERUN"),
+                _rerun_data=types.SimpleNamespace(fragment_id_queue=["f"]),
+            ),
         )
         self.tabs(1)
         with mock.patch.object(self.module._scheduler, "wait_of_chain", return_value=0):
             ctx = types.SimpleNamespace(query_string="?a=1", page_script_hash="p", context_info="timezone")
             self.module._rerun_between_fragments(run, ctx, runner)
         self.assertEqual(requests, [RerunData("?a=1", "p", None, "timezone")])
+
+    def test_R4_no_rerun_between_fragments_takes_the_place_of_a_click(self):
+        run = types.SimpleNamespace(fragments=[], session=mock.Mock(stale=lambda: {"g": [self.module._Entry("x")]}))
+        requests = types.SimpleNamespace(
+            _state=types.SimpleNamespace(name="RERUN"),
+            _rerun_data=types.SimpleNamespace(fragment_id_queue=[]),  # the whole script is to be run
+        )
+        runner = types.SimpleNamespace(request_rerun=self.fail, _requests=requests)
+        self.tabs(1)
+        with mock.patch.object(self.module._scheduler, "wait_of_chain", return_value=0):
+            self.module._rerun_between_fragments(run, types.SimpleNamespace(), runner)
 
     def test_R2_a_fragment_that_reruns_itself_does_not_forget_those_before(self):
         run = self.module._Run(None, types.SimpleNamespace(**vars(Context(mock.Mock()))), 1)
@@ -2019,6 +2162,13 @@ class Reruns(Case):
             run.fragments, run.readers, run.redraws = ["f"], {"f": {entry: 0}}, redraws
             session.commit(run)
             self.assertEqual(session.redraws, redraws)
+
+    def test_S1_a_runner_that_is_never_done_leaves_nothing(self):
+        (tab,) = self.tabs(1)
+        tab.click()
+        runner = tab._scriptrunner
+        self.world.settle()
+        self.assertEqual(runner.ctx._server_state.pending, [])
 
     def test_S1_a_script_that_reruns_itself_for_ever_leaves_nothing(self):
         (tab,) = self.tabs(1)
@@ -2071,6 +2221,24 @@ class Reruns(Case):
         tab.reconnect()
         self.world.settle()
         self.assertEqual(self.runs_of(tab), [1])
+
+    def test_R5_a_click_in_a_fragment_does_not_hide_that_the_body_was_lost(self):
+        def script(session):
+            session.show("x")
+            yield
+            yield from session.fragment("f", reads("y"))
+
+        (tab,) = self.tabs(1, script)
+        tab.die()
+        self.write("meanwhile")()
+        self.world.settle()
+        tab.reconnect()
+        tab.click(fragment="f")
+        self.run_out()
+        while self.world.loop.soon:
+            self.world.step_loop()
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "'meanwhile'")
 
     def test_R6_a_chain_of_changes_in_place_ends(self):
         heart = itertools.count()
@@ -2471,6 +2639,20 @@ class Changes(Case):
         self.assertTrue(self.changes(change))
         self.assertTrue(is_idle(self.module))
 
+    def test_C4_what_panics_while_it_is_looked_at(self):
+        class Panic(BaseException):
+            pass
+
+        class Frame:
+            def __getstate__(self):
+                raise Panic
+
+        self.state.x = [Frame()]
+        self.assertTrue(self.changes(lambda: setattr(self.state, "x", [Frame()])))
+        with self.locks["x"]:
+            self.state.x
+        self.world.settle()
+
     def test_C2_a_look_at_what_was_replaced_meanwhile_does_not_count(self):
         state, locks, turns = self.state, self.locks, [False, True]
 
@@ -2495,7 +2677,7 @@ class Changes(Case):
         self.assertNotEqual(before, fingerprint(self.module, value))
 
     def test_C5_past_the_limit_by_identity(self):
-        big = bytearray(self.module.FINGERPRINT_LIMIT + 1)
+        big = bytearray(self.module._FINGERPRINT_LIMIT + 1)
         value = [big]
         before = fingerprint(self.module, value)
         big[0] = 1

@@ -172,7 +172,7 @@ if not are_written():
     one = cycle([np.zeros(2**27), np.zeros(2**27)])
     measure("1 GB array", ours=partial(assign_next, one))
     many = cycle([[np.zeros(2**17) for _ in range(1000)] for _ in range(2)])
-    data = bytes(INSIDES["FINGERPRINT_LIMIT"])
+    data = bytes(INSIDES["_FINGERPRINT_LIMIT"])
     measure(
         "1 GB in a thousand",
         ours=partial(assign_next, many),

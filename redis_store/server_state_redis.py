@@ -926,7 +926,7 @@ class _Store:
                 is_told = not is_quiet and (key in changed or self.is_told_of(key, hold))
                 flags = _Flags(is_told, depth)
             else:
-                is_told = not is_quiet and in_place <= _home._QUIET_CHAIN
+                is_told = not is_quiet and in_place <= _home._IN_PLACE_CHAIN
                 flags = _Flags(is_told, depth, in_place)
             is_own = key in hold.assigned or key in transaction.names
             entry = _home._present.get(key)
@@ -953,7 +953,7 @@ class _Store:
     def publish_in_place(self, entry: Any, flags: _Flags) -> None:
         """Tell readers here, but not the author where there can be only one."""
         if not flags.is_told:
-            if flags.in_place > _home._QUIET_CHAIN:
+            if flags.in_place > _home._IN_PLACE_CHAIN:
                 _home._warn_of_chain(entry, "not told any more")
             return
         run = _home._author()
