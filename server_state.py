@@ -50,6 +50,12 @@ __all__ += ["force_rerun_bound_sessions", "no_rerun", "server_state", "server_st
 __version__ = "2.0.0"
 _MISSING: Any = object()
 
+# The words: an *entry* is a key with its value and version. A *run* of a script notes the versions
+# that it reads; what a *session*'s latest runs have noted is what its page shows. A *transaction*
+# is what a thread does under locks. Who got a value has it *in hand*, and may change it in place;
+# when done, it *names* the entry, and the *inspector* looks whether the *fingerprint* has changed.
+# A change gives the entry a new version; the *scheduler* reruns the sessions that show an old one.
+
 
 # --- The mapping ---
 class ServerState(MutableMapping[str, Any]):
@@ -142,7 +148,7 @@ class MissingAttributeError(AttributeError, KeyError):
 
 def _found(value: Any, key: object, error: type[Exception] = KeyError) -> Any:
     if value is _MISSING and _store is not None:
-        value = _store.found(key)
+        value = _store.found(key)  # it may have a value that cannot be unpickled here
     if value is _MISSING:
         hint = f'Initialise it: server_state.setdefault("{key}", ...)'
         raise error(f'server_state has no key "{key}". {hint}')
@@ -192,7 +198,7 @@ class KeyLock:
             message = f"The lock of {self._names} is not held by this thread: acquire() it first."
             raise RuntimeError(message) from None
         transaction = _local.transaction
-        if transaction.depth > 0:  # else a run before this one has left the lock behind
+        if transaction.depth > 0:  # else a run left the lock behind, and its end has told
             transaction.depth -= 1
             if transaction.depth == 0:
                 transaction.end()
@@ -271,7 +277,8 @@ class _Transaction:
         self.depth = 0  # how many locks are held
         self.names: set[str] = set()
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
-        # What it has assigned. That may be told as soon as this very set is no more.
+        # What it has assigned. Entries refer to this very set weakly, and their new versions are
+        # held back while it is there: to let go of it is to tell, also when the thread dies.
         self.changed: set[_Entry] = set()
 
     def may_change(self, entry: _Entry) -> bool:
@@ -388,7 +395,8 @@ class _Entry:
         self.version = 0
         self.depth = 0  # of the latest change in a chain of reruns that cause each other
         self.in_place = 0  # how many of the chain's latest links were changes in place
-        # While the set is there that this refers to, only `told` may be told, not yet `version`.
+        # While the transaction's set is there that this refers to, readers may know the version
+        # `told` only, not yet `version`.
         self.hold: weakref.ref[set[_Entry]] | None = None
         self.told = 0
 
@@ -506,7 +514,7 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     replaced = [entry for entry in entries if entry.fingerprint.may_change]
     found = _inspector.find_changed(replaced, run) if replaced else []
     before, changed = _replace(new, only_new)
-    for entry in entries:
+    for entry in entries:  # the app still has in hand what it assigns
         if not entry.fingerprint.may_change:
             continue
         if quiet is None:
@@ -591,7 +599,7 @@ def _fingerprint(value: Any) -> _Fingerprint:
         content = (cls, value if value == value else "nan")
         return _Fingerprint(content, content, None, False)
     is_too_large = False
-    for has_memo in (False, True):
+    for has_memo in (False, True):  # too large without it may only be much shared
         try:
             return _Pickler(has_memo).fingerprint(value)
         except OverflowError:
@@ -633,7 +641,7 @@ class _Pickler(pickle.Pickler):
         self.digest = _Digest()
         super().__init__(self.digest, 5, buffer_callback=self.digest.write_buffer)
         self.fast = not has_memo
-        self.memo = {id(int): (0, int)}
+        self.memo = {id(int): (0, int)}  # so `int` is written as a number, not by its name
         self.reducers: dict[int, _TakeApart] = {}  # by the ids of classes
         self.states: dict[int, _TakeApart] = {}
         self.kept: list[Any] = []
@@ -642,6 +650,7 @@ class _Pickler(pickle.Pickler):
 
     def fingerprint(self, value: Any) -> _Fingerprint:
         self.dump(value)
+        # So far the digest has the containers only, and of the app's objects which ones they are.
         structure = (self.digest.hash.digest(), hash(tuple(map(id, self.own))))
         opened = 0
         while opened < len(self.own):
@@ -1476,7 +1485,7 @@ def _begin_run(session: _Session, ctx: Any, runner: Any) -> _Run:
         if session.cause is not None and session.requests in (None, run.requests):
             run.cause = session.cause
         elif known is not None and run.requests._rerun_data.widget_states is None:
-            run.cause = known.cause  # it called `st.rerun()`; a browser's request has widgets
+            run.cause = known.cause  # by `st.rerun()`: what a browser asks for has widget states
         session.cause = None
     runner.on_event.connect(_on_event, weak=False)
     return run
