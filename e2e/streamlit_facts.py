@@ -45,6 +45,7 @@ FACTS = {
     "events": "{'SCRIPT_STARTED', 'SCRIPT_STOPPED_WITH_SUCCESS', 'SHUTDOWN', 'ENQUEUE_FORWARD_MSG'} <= names",
     "_rerun_data": "ctx.script_requests._rerun_data is not None",
     "widget_states": "ctx.script_requests._rerun_data.widget_states is not None",
+    "fragment_id_queue": "list(ctx.script_requests._rerun_data.fragment_id_queue) == []",
     "_state": "{'STOP', 'RERUN', 'CONTINUE'} == {state.name for state in type(ctx.script_requests._state)}",
     "query_string": "ctx.query_string == ''",
     "RerunData": "scripts.RerunData(query_string='', page_script_hash=ctx.page_script_hash, fragment_id=None)",
