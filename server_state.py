@@ -995,10 +995,10 @@ class _Run:
     def __init__(self, session: _Session, ctx: Any, thread_id: int | None) -> None:
         self.session = session
         self.begun = next(_versions)
-        self.cursors = ctx.cursors
         self.requests = ctx.script_requests
         self.fragments: list[str] = list(ctx.fragment_ids_this_run or ())
-        self.thread_id = thread_id
+        self.thread_id = thread_id  # of no other thread until it is over
+        self.is_over = False
         self.cause = _Cause()
         self.pending = [self]  # and earlier runs of its runner, until they are committed
         self.readers: _Notes = {}
@@ -1136,7 +1136,8 @@ def _publish(
 ) -> None:
     """Give entries new versions: who has noted older ones is rerun, but the author's run is not."""
     if depth is None:
-        depth = run.cause.depth + 1 if run else 0
+        maker = run or _here()[1]  # a run's helper thread goes on with its chain
+        depth = maker.cause.depth + 1 if maker else 0
     with _master:
         for entry in changed:
             entry.told = entry.latest()
@@ -1348,7 +1349,6 @@ def _warn_of_chain(entry: _Entry, what: str) -> None:
 # --- Streamlit: every reach into it ---
 _off = False  # where it lacks something that we need
 _NEEDS_OF_CONTEXT = (
-    "cursors",
     "fragment_ids_this_run",
     "page_script_hash",
     "query_string",
@@ -1393,8 +1393,10 @@ def _here() -> tuple[Any, _Run | None]:
     if ctx is None:
         return None, None
     run = ctx.__dict__.get("_server_state")
-    if run is None or run.cursors is not ctx.cursors:  # a new dict for every run
+    if run is None:
         run = _guarded(_begin, ctx)
+    elif run.is_over:  # a thread that it started goes on
+        run = None
     return ctx, run
 
 
@@ -1422,7 +1424,7 @@ def _author() -> _Run | None:
     return run if getattr(_thread_state(), "is_parallel_worker", False) else None
 
 
-def _begin(ctx: Any) -> _Run | None:
+def _begin(ctx: Any, before: _Run | None = None) -> _Run | None:
     """Note that a run has begun. None if it is no session's, or one that was superseded."""
     cls: Any = sys.modules["streamlit.runtime"].Runtime
     runtime: Any = cls.instance() if cls.exists() else None
@@ -1434,7 +1436,7 @@ def _begin(ctx: Any) -> _Run | None:
     runner = info and info.session._scriptrunner
     if runner is None or runner._requests is not ctx.script_requests:
         return None
-    return _begin_run(_session(runtime, info.session), ctx, runner)
+    return _begin_run(_session(runtime, info.session), ctx, runner, before)
 
 
 def _has_all(runtime: Any, ctx: Any) -> bool:
@@ -1472,20 +1474,20 @@ def _session(runtime: Any, app: Any) -> _Session:
     return session
 
 
-def _begin_run(session: _Session, ctx: Any, runner: Any) -> _Run:
+def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) -> _Run:
     with _master:
         known: _Run | None = ctx.__dict__.get("_server_state")
-        if known is not None and known.cursors is ctx.cursors:
+        if known is not None:
             return known  # another of the run's threads was faster
         run = ctx._server_state = session.run = _Run(session, ctx, runner._script_thread.ident)
-        if known is not None:
-            run.pending = known.pending
+        if before is not None:
+            run.pending = before.pending
             run.pending.append(run)
         _running.add(run)
         if session.cause is not None and session.requests in (None, run.requests):
             run.cause = session.cause
-        elif known is not None and run.requests._rerun_data.widget_states is None:
-            run.cause = known.cause  # by `st.rerun()`: what a browser asks for has widget states
+        elif before is not None and run.requests._rerun_data.widget_states is None:
+            run.cause = before.cause  # by `st.rerun()`: what a browser asks for has widget states
         session.cause = None
     runner.on_event.connect(_on_event, weak=False)
     return run
@@ -1493,12 +1495,18 @@ def _begin_run(session: _Session, ctx: Any, runner: Any) -> _Run:
 
 def _on_event(sender: Any, event: Any, **details: Any) -> None:
     """Hear of a script runner's progress, in its own thread."""
+    ctx = _context()
+    run = getattr(ctx, "_server_state", None)
     if event.name == "ENQUEUE_FORWARD_MSG":
-        run = getattr(_context(), "_server_state", None)
         if run is not None:
             run.messages += 1
         return
-    ctx, run = _here()
+    if event.name == "SCRIPT_STARTED":
+        ctx._server_state = None  # the context is one for all runs of a runner
+        _guarded(_begin, ctx, run)
+        return
+    if run is None:
+        _, run = _here()
     if run is None or _scheduler is None:
         return
     if event.name == "SHUTDOWN":
@@ -1512,11 +1520,13 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
 
 
 def _end_run(run: _Run) -> None:
-    """Close what a run leaves: a lock that it did not release, and containers it has in hand."""
-    if _local.transaction.depth > 0:
-        _guarded(_local.transaction.end)
+    """Close what a run leaves: locks that it did not release, and containers it has in hand."""
+    for name in list(_local.transaction.names):
+        while _locks[name]._lock._is_owned():
+            _guarded(_locks[name].release)
     if run.handed:
         _inspector.name(run.handed.copy(), run, is_locked=False)
+    run.is_over = True
     with _master:
         _running.discard(run)
 

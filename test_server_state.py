@@ -117,7 +117,6 @@ class Context:
     def __init__(self, runner):
         self.session_id, self.script_requests = runner.session.id, runner._requests
         self._has_script_started, self.fragment_ids_this_run = False, []
-        self.cursors = {}
         self.query_string = self.page_script_hash = ""
         self.context_info = "timezone and locale"
 
@@ -228,7 +227,7 @@ class Runner:
     def one_run(self, state, action):
         session, ctx = self.session, self.ctx
         fragments = [state.fragment_id] if state.fragment_id else []
-        ctx._has_script_started, ctx.fragment_ids_this_run, ctx.cursors = False, fragments, {}
+        ctx._has_script_started, ctx.fragment_ids_this_run = False, fragments
         self.enter(None)
         self.serial = next(session.count)
         session.runs.append(tuple(fragments))
@@ -1681,7 +1680,7 @@ class Reruns(Case):
         tab.click()
         while len(self.world.runners) > 1:
             self.world.step_runner(self.world.runners[1])
-        self.world.current, old.ctx.cursors = old, {}
+        self.world.current = old
         old.send("SCRIPT_STARTED")  # it comes to an st.rerun() before it comes to its end
         self.world.current = None
         self.world.settle()
