@@ -190,12 +190,14 @@ class Runner:
         queue = self._requests.queue
         while queue and not self._requests.is_stopped:
             state, action = queue.pop(0)
+            while state.fragment_id and queue and queue[0][0].fragment_id:
+                state, action = self.joined((state, action), queue.pop(0))
             self._requests.widget_states = ()
             while self.run_once(state):
                 ended = yield from self.one_run(state, action)
                 self.send(ended)
                 if ended != "SCRIPT_STOPPED_FOR_RERUN":
-                    fragments = [state.fragment_id] if state.fragment_id else []
+                    fragments = state.fragment_id.split()  # several that waited together are one run
                     self.world.loop.call_soon_threadsafe(self.session.finish, self, fragments, self.serial)
                 yield
                 if ended != "SCRIPT_STOPPED_FOR_RERUN":
@@ -220,13 +222,26 @@ class Runner:
         elif all(waiting.fragment_id not in ("", state.fragment_id) for waiting, _ in queue):
             queue.append((state, None))
 
+    def joined(self, *requests):
+        """Fragments that wait together are one run, as in Streamlit, and all that was clicked counts."""
+        state = ClientState()
+        state.page_script_hash = requests[-1][0].page_script_hash
+        state.fragment_id = " ".join(dict.fromkeys(" ".join(one.fragment_id for one, _ in requests).split()))
+
+        def act(session):
+            for _, action in requests:
+                if action is not None:
+                    yield from action(session)
+
+        return state, act
+
     def run_once(self, state):
         self.session.page = state.page_script_hash or self.session.page
         return True
 
     def one_run(self, state, action):
         session, ctx = self.session, self.ctx
-        fragments = [state.fragment_id] if state.fragment_id else []
+        fragments = state.fragment_id.split()  # several that waited together are one run
         ctx._has_script_started, ctx.fragment_ids_this_run = False, fragments
         self.enter(None)
         self.serial = next(session.count)
@@ -305,7 +320,7 @@ class Session:
         self.is_dead = True
 
     def request_rerun(self, state, action=None):
-        if not state.fragment_id or state.fragment_id in self.fragments:
+        if all(fragment in self.fragments for fragment in state.fragment_id.split()):
             if self.world.by_loop:
                 self.world.before_rerun(self, state.fragment_id or None)
             runner = self._scriptrunner
@@ -1069,6 +1084,8 @@ class Locks(Case):
         tab.click(forgets)
         self.world.settle()
         self.assertTrue(is_idle(self.module))
+        self.assertTrue(self.locks["lost"].acquire(blocking=False), "its run is over")
+        self.locks["lost"].release()
         self.click(tab, lambda: setattr(self.state, "x", "told"))
         self.assertEqual(other.shown[None, "x"], "'told'")
 
@@ -2136,6 +2153,63 @@ class Reruns(Case):
             self.module._rerun_between_fragments(run, ctx, runner)
         self.assertEqual(requests, [RerunData("?a=1", "p", None, "timezone")])
 
+    def test_R2_fragments_that_waited_together_are_one_run(self):
+        def script(session):
+            yield from session.fragment("f", reads("x"))
+            yield from session.fragment("g", reads("y"))
+
+        (tab,) = self.tabs(1, script)
+        self.click(tab, fragment="f g")
+        self.assertEqual(tab.runs, [("f", "g")])
+        tab.runs.clear()
+        for key, fragment in (("x", "f"), ("y", "g")):
+            self.write(1, key)()
+            self.world.settle()
+            self.assertEqual((tab.shown[fragment, key], tab.runs), ("1", [(fragment,)]))
+            tab.runs.clear()
+
+    def test_R1_a_thread_that_goes_on_after_its_run_binds_nothing(self):
+        tab, _ = self.tabs(2)
+        tab.click()
+        thread = types.SimpleNamespace(ctx=tab._scriptrunner.ctx)
+        self.world.settle()
+        self.runs_of(tab)
+        self.in_thread(thread, lambda: self.state.get("hits"))
+        self.write(1, "hits")()
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [0])
+
+    def test_L4_a_thread_with_the_number_of_one_that_is_gone(self):
+        self.state.x = []
+        tab, other = self.tabs(2)
+        tab.click()
+        thread = types.SimpleNamespace(ctx=tab._scriptrunner.ctx)
+        number = tab._scriptrunner.ident
+        self.world.settle()
+
+        def append():
+            with self.locks["x"]:
+                self.state.x.append(1)
+
+        with mock.patch.object(self.module.threading, "get_ident", lambda: number):
+            self.in_thread(thread, append)
+        self.world.settle()
+        self.assertEqual((tab.shown[None, "x"], other.shown[None, "x"]), ("[1]", "[1]"))
+
+    def test_R6_a_helper_thread_goes_on_with_the_chain(self):
+        def script(session):
+            self.state.setdefault("x", 0)
+            thread = types.SimpleNamespace(ctx=self.world.current.ctx)
+            self.in_thread(thread, lambda: setattr(self.state, "x", self.state.x + 1))
+            yield
+            session.show("x")
+            yield
+
+        with self.assertLogs("server_state", "WARNING"):
+            (tab,) = self.tabs(1, script)
+        self.world.settle(5)
+        self.assertLess(self.runs_of(tab)[0], 15)
+
     def test_R4_no_rerun_between_fragments_takes_the_place_of_a_click(self):
         run = types.SimpleNamespace(fragments=[], session=mock.Mock(stale=lambda: {"g": [self.module._Entry("x")]}))
         requests = types.SimpleNamespace(
@@ -2953,8 +3027,8 @@ class Simulation:
     def script(self, session):
         yield
         for number, key in enumerate(self.plans[session.page]):
-            if number == 1:
-                yield from session.fragment("f", lambda session, key=key: self.place(session, key))
+            if number == 1 or (number == 2 and session.page == "q"):
+                yield from session.fragment(" fg"[number], lambda session, key=key: self.place(session, key))
             else:
                 yield from self.place(session, key)
             action, session.pressed = session.pressed, None
@@ -3101,7 +3175,8 @@ class Simulation:
             if what > 0.8:
                 del self.world.sessions[session.id]
         elif what < 0.6:
-            session.click(self.action(), fragment="f" if what < 0.2 and "f" in session.fragments else None)
+            fragment = self.random.choice([*session.fragments, None]) if what < 0.3 else None
+            session.click(self.action(), fragment=fragment)
         elif what < 0.75:
             session.click(page=self.random.choice("pq"))
         elif what < 0.8:  # a button whose work is done below what was drawn (R1a: changes in place are left out)

@@ -36,7 +36,6 @@ FACTS = {
     "_script_thread": "runner._script_thread is threading.current_thread()",
     "on_event": "callable(runner.on_event.connect)",
     "connect": "callable(runner.on_event.connect)",
-    "cursors": "isinstance(ctx.cursors, dict)",
     "_has_script_started": "ctx._has_script_started is True",
     "fragment_ids_this_run": "not ctx.fragment_ids_this_run",
     "current_fragment_id, or ThreadState": "(ctx.current_fragment_id if old else state.get().fragment_id) is None",
@@ -50,7 +49,7 @@ FACTS = {
     "query_string": "ctx.query_string == ''",
     "RerunData": "scripts.RerunData(query_string='', page_script_hash=ctx.page_script_hash, fragment_id=None)",
     # How Streamlit behaves, as the fake of the unit tests says.
-    "a run has cursors of its own": "seen.cursors is not ctx.cursors",
+    "a further run of a runner begins with SCRIPT_STARTED, in the same context": "seen.started == [True]",
     "the last run ended as its SHUTDOWN said": "seen.shutdown['client_state'] is not None and seen.accepted",
     "events come from the script's thread": "seen.thread == 'ScriptRunner.scriptThread'",
 }

@@ -83,6 +83,20 @@ class RealServer(RealServerCase):
         two.wait_for_text("outer shows 1.")
         self.assert_runs(lambda: one.click("write x"), [(1, 0), (0, 1)], one, two)
         two.wait_for_text("inner shows 2.")
+        self.assert_runs(lambda: one.click("write y"), [(1, 0), (0, 1)], one, two)
+        two.wait_for_text("outer shows 2.")
+
+    def test_fragments_that_waited_together(self) -> None:
+        one, two = self.tabs(self.serve(app("queued")), 2)
+        two.click("work")
+        two.wait_for_text("works")
+        two.rerun_fragment("touch x")
+        two.rerun_fragment("touch y")
+        two.wait_for_text("worked")
+        self.runs(one, two)
+        for key in ("x", "y"):
+            self.assert_runs(lambda key=key: one.click(f"write {key}"), [(1, 0), (0, 1)], one, two)
+            two.wait_for_text(f"{key} is 1.")
 
     def test_a_dialog_is_a_fragment(self) -> None:
         one, two = self.tabs(self.serve(app("dialog")), 2)

@@ -16,14 +16,17 @@ seen: Any = st.session_state.get("seen")
 
 
 def hear(sender: Any, event: Any, **details: Any) -> None:
-    if event.name == "SHUTDOWN":
+    if event.name == "SCRIPT_STARTED":
+        seen.started.append(scriptrunner.get_script_run_ctx() is seen.ctx)
+    elif event.name == "SHUTDOWN":
         seen.shutdown, seen.thread = details, threading.current_thread().name
 
 
 if seen is None:
-    seen = st.session_state.seen = types.SimpleNamespace(cursors=ctx.cursors, hear=hear)
+    seen = st.session_state.seen = types.SimpleNamespace(ctx=ctx, started=[], hear=hear)
     info.session._scriptrunner.on_event.connect(hear, weak=False)
-else:
+    st.rerun()
+elif hasattr(seen, "shutdown"):
     seen.accepted = info.session._client_state is seen.shutdown["client_state"]
     names = names_for(ctx, info.session, seen)
     for name, expression in FACTS.items():
