@@ -2196,6 +2196,14 @@ class Reruns(Case):
         self.world.settle()
         self.assertEqual((tab.shown[None, "x"], other.shown[None, "x"]), ("[1]", "[1]"))
 
+    def test_R1_two_threads_that_read_first_are_in_one_run(self):
+        (tab,) = self.tabs(1)
+        tab.click()
+        for _ in range(3):
+            self.world.step_runner(self.world.runners[0])
+        ctx = tab._scriptrunner.ctx
+        self.assertIs(self.module._begin(ctx), ctx._server_state)
+
     def test_R6_a_helper_thread_goes_on_with_the_chain(self):
         def script(session):
             self.state.setdefault("x", 0)

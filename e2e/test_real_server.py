@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 import unittest
+from functools import partial
 
 import streamlit as st
 
@@ -95,7 +96,7 @@ class RealServer(RealServerCase):
         two.wait_for_text("worked")
         self.runs(one, two)
         for key in ("x", "y"):
-            self.assert_runs(lambda key=key: one.click(f"write {key}"), [(1, 0), (0, 1)], one, two)
+            self.assert_runs(partial(one.click, f"write {key}"), [(1, 0), (0, 1)], one, two)
             two.wait_for_text(f"{key} is 1.")
 
     def test_a_dialog_is_a_fragment(self) -> None:
