@@ -307,7 +307,6 @@ class _Transaction:
         self.changed = set()
         self.handed.clear()
         self.names.clear()
-        self.depth = 0
         if is_changed:
             _notify()
 
@@ -847,15 +846,13 @@ class _Inspector:
             is_first = not self.is_running
             self.is_running = True
         self.wake.set()
-        if is_first:
-            self.start()
-
-    def start(self) -> None:
+        if not is_first:
+            return
         try:
             threading.Thread(target=self.run, name="server_state", daemon=True).start()
         except RuntimeError:  # there are too many; the next to name something tries again
             self.is_running = False
-            raise
+            _guarded(self.look)
 
     def run(self) -> None:
         """Look whenever something is named, for at most a fifth of the time."""
@@ -1081,7 +1078,8 @@ class _Session:
         """Take over what a run has read in place of what was read before."""
         if run.fragments:
             for fragment in run.fragments:
-                self.redraws -= self.readers.pop(fragment, {}).keys()
+                self.readers.pop(fragment, None)
+            self.redraws = {entry for entry in self.redraws if self.shows_older(entry)}
             self.readers.update(run.readers)
             self.redraws |= run.redraws
             self.is_ours |= run.cause.is_ours
@@ -1092,7 +1090,10 @@ class _Session:
             self.is_doubtful = False
             self.drawn = run.begun
         self.redrawn = run.cause.redrawn
-        self.not_before = None
+
+    def shows_older(self, entry: _Entry) -> bool:
+        notes = list(self.readers.values())
+        return any(one.get(entry, entry.version) < entry.version for one in notes)
 
     def binds(self, run: _Run) -> bool:
         """Whether this session will be stale when anything changes that a run has read."""
@@ -1303,7 +1304,10 @@ class _Scheduler:
         delay = min(1.0, 0.05 * (max(entry.depth for entry in chain) - _CHAIN))
         if session.not_before is None:
             session.not_before = time.monotonic() + delay
-        return session.not_before - time.monotonic()
+        wait = session.not_before - time.monotonic()
+        if wait <= 0:
+            session.not_before = None
+        return wait
 
     def run_ended(self, run: _Run) -> None:
         """Hear that a run has ended, as Streamlit has."""
@@ -1510,7 +1514,9 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
     if run is None or _scheduler is None:
         return
     if event.name == "SHUTDOWN":
-        _scheduler.call(_scheduler.runner_ended, run, details["client_state"])
+        if not run.is_over:  # the script has called `sys.exit()`
+            _guarded(_end_run, run)
+        _scheduler.call(_scheduler.runner_ended, run, details.get("client_state"))
     elif "STOPPED" in event.name:
         _guarded(_end_run, run)
         if event.name != "SCRIPT_STOPPED_FOR_RERUN" or run.keep_drawn_fragments():

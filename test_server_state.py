@@ -1048,8 +1048,9 @@ class Locks(Case):
         module = load()
         log = module.server_state.log = []
         fails = mock.patch.object(module.threading, "Thread", side_effect=RuntimeError("no new thread"))
-        with fails, self.assertRaisesRegex(RuntimeError, "new thread"), module.server_state_lock["log"]:
+        with fails, module.server_state_lock["log"]:
             log.append(1)
+        self.assertEqual(module._inspector.named, {}, "the thread itself has looked")
         with module.server_state_lock["log"]:
             log.append(2)
         until = time.monotonic() + 30
@@ -1097,6 +1098,30 @@ class Locks(Case):
             while thread.is_alive():
                 self.assertTrue(locks["b"].acquire(blocking=False))  # else it has b, and waits for a
                 locks["b"].release()
+
+    def test_L1_a_script_that_exits_python_is_over_too(self):
+        def leaves(session):
+            self.state.x.append("b")
+            self.locks["m"].acquire(blocking=False)
+            yield
+            raise SystemExit
+
+        def main(runner):  # in 1.67 such a run has no end but its runner's
+            try:
+                yield from make_runs(runner)
+            except SystemExit:
+                runner.send("SHUTDOWN", client_state=ClientState())
+                runner.world.loop.call_soon_threadsafe(runner.session.over, runner, None)
+
+        make_runs = Runner.main
+        self.state.x = ["a"]
+        tab, other = self.tabs(2)
+        with mock.patch.object(Runner, "main", main):
+            self.click(tab)
+            tab.click(leaves)
+            self.world.settle()
+        self.assertEqual(other.shown[None, "x"], "['a', 'b']")
+        self.assertTrue(self.locks["m"].acquire(blocking=False))
 
     def test_L1_a_lock_that_a_dead_thread_left_behind(self):
         module = load()
@@ -2087,6 +2112,60 @@ class Reruns(Case):
         self.assertEqual(tab.shown, {(None, "total"): "20", (None, "points"): "2"})
         self.assertEqual(self.runs_of(tab), [3])
 
+    def test_R1a_a_fragment_that_runs_meanwhile_starts_no_second_redraw(self):
+        def script(session):
+            session.show("x")
+            yield
+            self.state.x += 1
+            yield
+            yield from session.fragment("f", reads("x"))
+
+        self.state.x = 0
+        (tab,) = self.tabs(1, script)
+        tab.click()
+        ticked = 0
+        while self.world.runners or self.world.loop.soon:
+            if tab.runs[ticked:] and () in tab.runs[ticked:] and tab._scriptrunner and "f" in tab.fragments:
+                ticked = len(tab.runs)
+                tab.click(fragment="f")  # it comes while the body runs
+            for runner in list(self.world.runners):
+                self.world.step_runner(runner)
+            while self.world.loop.soon:
+                self.world.step_loop()
+            self.world.pass_time(0.01)
+        self.world.settle()
+        self.assertEqual((tab.runs.count(()), tab.interrupted), (2, 0))
+
+    def test_R6_a_chain_of_fragments_is_slow_at_each_link(self):
+        def counts(session):
+            self.state.x = self.state.get("x", 0) + 1
+            session.show("x")
+            yield
+
+        def script(session):
+            yield from session.fragment("f", counts)
+
+        with self.assertLogs("server_state", "WARNING"):
+            one, two = self.tabs(2, script)
+        self.world.settle(5)
+        self.assertLess(sum(self.runs_of(one, two)), 30)
+
+    def test_R6_a_timed_fragment_does_not_put_a_slow_chain_off(self):
+        def script(session):
+            self.state.x = self.state.get("x", 0) + 1
+            session.show("x")
+            yield
+            yield from session.fragment("f", reads("y"))
+
+        with self.assertLogs("server_state", "WARNING"):
+            tabs = self.tabs(2, script)
+        for _ in range(20):
+            before = self.state.x
+            for tab in tabs:
+                tab.click(fragment="f")
+            self.world.settle(0.5)
+        self.assertGreater(self.state.x, before)
+
     def test_R1a_each_key_once_in_a_chain_of_redraws(self):
         def script(session):
             session.show("total")
@@ -2202,7 +2281,8 @@ class Reruns(Case):
         for _ in range(3):
             self.world.step_runner(self.world.runners[0])
         ctx = tab._scriptrunner.ctx
-        self.assertIs(self.module._begin(ctx), ctx._server_state)
+        run = ctx._server_state
+        self.assertIs(self.module._begin(ctx), run)
 
     def test_R6_a_helper_thread_goes_on_with_the_chain(self):
         def script(session):
