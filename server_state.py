@@ -1063,8 +1063,8 @@ class _Session:
     def __init__(self, app: Any) -> None:
         self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
         self.readers: _Notes = {}  # of the runs that it shows
-        self.redraws: set[_Entry] = set()
-        self.redrawn: frozenset[_Entry] = frozenset()
+        self.redraws: set[_Entry] = set()  # what they have assigned after they had drawn it
+        self.redrawn: frozenset[_Entry] = frozenset()  # and what was so when they were asked for
         self.drawn = 0  # when the full run that it shows had begun
         self.is_ours = False  # whether we asked for any run that it shows
         self.is_doubtful = False  # whether messages to the page were lost
@@ -1080,16 +1080,19 @@ class _Session:
             for fragment in run.fragments:
                 self.readers.pop(fragment, None)
             self.redraws = {entry for entry in self.redraws if self.shows_older(entry)}
+            if not self.redraws:
+                self.redrawn = frozenset()
             self.readers.update(run.readers)
             self.redraws |= run.redraws
+            self.redrawn |= run.cause.redrawn
             self.is_ours |= run.cause.is_ours
         else:
             self.readers = run.readers
             self.redraws = run.redraws
+            self.redrawn = run.cause.redrawn
             self.is_ours = run.cause.is_ours
             self.is_doubtful = False
             self.drawn = run.begun
-        self.redrawn = run.cause.redrawn
 
     def shows_older(self, entry: _Entry) -> bool:
         notes = list(self.readers.values())

@@ -2112,6 +2112,24 @@ class Reruns(Case):
         self.assertEqual(tab.shown, {(None, "total"): "20", (None, "points"): "2"})
         self.assertEqual(self.runs_of(tab), [3])
 
+    def click_beside_a_timed_fragment(self, tab):
+        """Click, and have the fragment f ask for a run during each run of the body; give how many those were."""
+        tab.runs.clear()
+        tab.click()
+        ticked = 0
+        while self.world.runners or self.world.loop.soon:
+            if () in tab.runs[ticked:] and tab._scriptrunner and "f" in tab.fragments:
+                ticked = len(tab.runs)
+                tab.click(fragment="f")
+            for runner in list(self.world.runners):
+                self.world.step_runner(runner)
+            while self.world.loop.soon:
+                self.world.step_loop()
+            self.world.pass_time(0.01)
+        self.world.settle()
+        self.assertEqual(tab.interrupted, 0)
+        return tab.runs.count(())
+
     def test_R1a_a_fragment_that_runs_meanwhile_starts_no_second_redraw(self):
         def script(session):
             session.show("x")
@@ -2122,19 +2140,24 @@ class Reruns(Case):
 
         self.state.x = 0
         (tab,) = self.tabs(1, script)
-        tab.click()
-        ticked = 0
-        while self.world.runners or self.world.loop.soon:
-            if tab.runs[ticked:] and () in tab.runs[ticked:] and tab._scriptrunner and "f" in tab.fragments:
-                ticked = len(tab.runs)
-                tab.click(fragment="f")  # it comes while the body runs
-            for runner in list(self.world.runners):
-                self.world.step_runner(runner)
-            while self.world.loop.soon:
-                self.world.step_loop()
-            self.world.pass_time(0.01)
-        self.world.settle()
-        self.assertEqual((tab.runs.count(()), tab.interrupted), (2, 0))
+        self.assertEqual(self.click_beside_a_timed_fragment(tab), 2)
+
+    def test_R1a_a_fragment_that_runs_meanwhile_does_not_forget_what_was_redrawn(self):
+        def script(session):
+            session.show("total")
+            yield
+            self.state.total = self.state.points * 10
+            session.show("points")
+            yield
+            self.state.points += 1
+            yield
+            yield from session.fragment("f", reads("y"))
+
+        self.state.update(points=1, total=10)
+        (tab,) = self.tabs(1, script)
+        with self.module.no_rerun:
+            self.state.update(points=1, total=10)
+        self.assertEqual(self.click_beside_a_timed_fragment(tab), 3)
 
     def test_R6_a_chain_of_fragments_is_slow_at_each_link(self):
         def counts(session):
