@@ -7,7 +7,6 @@ import streamlit as st
 from server_state import server_state, server_state_lock
 
 st.set_page_config(page_title="Chat", page_icon="💬")
-server_state.setdefault("rooms", ["Lobby"])
 st.session_state.setdefault("nickname", f"Guest {random.randint(100, 999)}")
 FACES = "👩‍🚀 👨‍🍳 👩‍🎨 👨‍🌾 👩‍🔬 👨‍🎤 👩‍🚒 👨‍💻 🧙 🥷 🧝 👸 🤴 🎅 👷 💂".split()
 
@@ -21,9 +20,10 @@ def create_room() -> None:
 
 
 def send(room: str) -> None:
-    message = (st.session_state["nickname"] or "Guest", st.session_state["message"])
     with server_state_lock[f"messages in {room}"]:
-        server_state.setdefault(f"messages in {room}", []).append(message)
+        history = server_state.setdefault(f"messages in {room}", [])
+        history.append((st.session_state["nickname"] or "Guest", st.session_state["message"]))
+        del history[: len(history) // 1000 * 500]  # of a thousand, the older half
 
 
 @st.fragment  # a new message redraws this list alone, whatever the others are typing
@@ -39,7 +39,7 @@ def messages(room: str, me: str) -> None:
 
 with st.sidebar:
     me = st.text_input("Nickname", key="nickname", max_chars=30) or "Guest"
-    room = st.radio("Room", server_state["rooms"], key="room")
+    room = st.radio("Room", server_state.setdefault("rooms", ["Lobby"]), key="room")
     with st.form("create", clear_on_submit=True, border=False):
         st.text_input("New room", key="new room", max_chars=30)
         st.form_submit_button("Create", on_click=create_room)

@@ -27,7 +27,7 @@ def share_level() -> None:
 @st.fragment
 def counter() -> None:
     st.metric("Count", server_state.setdefault("count", 0))
-    minus, plus, zero = st.columns(3)
+    minus, plus, zero, _ = st.columns([1, 1, 1, 2])
     minus.button("Decrement", on_click=add, args=(-1,))
     plus.button("Increment", on_click=add, args=(1,), type="primary")
     zero.button("Reset", on_click=reset)
@@ -37,7 +37,7 @@ def counter() -> None:
 def level() -> None:
     shared = server_state.setdefault("level", 50)
     if st.session_state.get("level") != shared:
-        st.session_state["level"] = shared
+        st.session_state["level"] = shared  # before the slider is drawn, for it keeps what its own user chose
     st.slider("Level", 0, 100, key="level", on_change=share_level)
     st.caption(f"Everybody's level is {shared}.")
 

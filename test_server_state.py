@@ -3357,9 +3357,12 @@ class Readme(unittest.TestCase):
         streamlit = mock.MagicMock()
         with mock.patch.dict(sys.modules, {"streamlit": streamlit, "server_state": load()}):
             for block in blocks:
-                exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
-                if "st.button" in block:
+                names = {"__name__": "__main__"}
+                exec(compile(block, "README.md", "exec"), names)
+                if "import streamlit" in block:
                     streamlit.button.call_args.kwargs["on_click"]()
+                if "def join" in block:
+                    names["join"]("Ada")
             state = sys.modules["server_state"].server_state.to_dict()
         self.assertEqual(state["count"], 1)
         self.assertEqual(state["room"], {"users": {"Ada"}, "chat": ["Hello"]})

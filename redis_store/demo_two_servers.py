@@ -136,7 +136,7 @@ def main() -> None:
             balancer = free_port(8500)
             servers.start_balancer(balancer, *ports.values())
             print(f"either of them: http://127.0.0.1:{balancer}", flush=True)
-        print("Open it in two tabs of different browsers, or each process in one. Ctrl-C ends all.", flush=True)
+        print("Open a tab on each process (a browser stays with one, through the last). Ctrl-C ends all.", flush=True)
         alive = set(ports)
         while alive:
             time.sleep(0.5)

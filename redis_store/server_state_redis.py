@@ -246,9 +246,13 @@ def connect(redis: Any, *, name: str, secret: str | bytes, local: Iterable[str] 
         _home._store = store  # values may be of modules that connect, too, or set keys
         try:
             store.load()
-        except BaseException:
+        except BaseException as error:
             _home._store = None
-            raise
+            if not isinstance(error, ConnectionError):
+                raise
+            hint = "is it running, and is the address right?"
+            message = f"connect() cannot reach the store ({store.away}): {hint}"
+            raise ConnectionError(message) from None
         threading.Thread(target=store.listen, name="server_state_redis", daemon=True).start()
         threading.Thread(target=store.renew, name="server_state_lease", daemon=True).start()
 

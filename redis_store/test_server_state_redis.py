@@ -1058,7 +1058,7 @@ class Connecting(Case):
         try:
             process = Process(None)
             self.addCleanup(process.close)
-            with self.assertRaises(ConnectionError):
+            with self.assertRaisesRegex(ConnectionError, "cannot reach the store .*is it running"):
                 process.do("join", self.store.url, self.name, "secret")
             url = self.store.url.replace("redis://", "redis://:open%20sesame@")
             process.do("join", url, self.name, "secret")
