@@ -1,6 +1,7 @@
 """Make the README's picture from the real demos: `python make_picture.py` here, or `python e2e/make_picture.py`.
 
-Two tabs of Chromium side by side. What is done in one of them is seen in both.
+Two tabs of Chromium side by side. What is done in one of them is seen in both. Needs an emoji font (Debian's
+`fonts-noto-color-emoji`), or the faces are empty boxes.
 """
 
 from __future__ import annotations
