@@ -300,14 +300,13 @@ class _Transaction:
                 quiet.handed[entry] = None if entry in _inspector.named else entry.fingerprint
         elif handed and _store is None:
             _inspector.name(handed, _author(), is_locked=True, hold=self.changed)
-        is_changed = bool(self.changed)
-        with _master:
-            for entry in self.changed:
-                entry.let_go(self.changed)
-        self.changed = set()
         self.handed.clear()
         self.names.clear()
-        if is_changed:
+        if self.changed:
+            with _master:
+                for entry in self.changed:
+                    entry.let_go(self.changed)
+            self.changed = set()
             _notify()
 
 
@@ -510,9 +509,16 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     run = _author()
     quiet = _quiet.get()
     entries = [_entry(key) for key in new]
-    replaced = [entry for entry in entries if entry.fingerprint.may_change]
-    found = _inspector.find_changed(replaced, run) if replaced else []
-    before, changed = _replace(new, only_new)
+    fingerprints = _fingerprints(new)
+    found: list[_Entry] = []
+    for entry in entries:
+        if not entry.fingerprint.may_change:
+            continue
+        # What others have changed in place, and this would hide.
+        is_equal = entry.fingerprint.content == fingerprints[entry.key].content
+        if (is_equal or quiet is not None) and _inspector.finds_change(entry, run):
+            found.append(entry)
+    before, changed = _replace(new, fingerprints, only_new)
     for entry in entries:  # the app still has in hand what it assigns
         if not entry.fingerprint.may_change:
             continue
@@ -529,9 +535,14 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     return before
 
 
-def _replace(new: Mapping[str, Any], only_new: bool = False) -> tuple[Any, list[_Entry]]:
+def _fingerprints(new: Mapping[str, Any]) -> dict[str | None, _Fingerprint]:
+    return {key: _fingerprint(value) for key, value in new.items()}
+
+
+def _replace(
+    new: Mapping[str, Any], fingerprints: dict[str | None, _Fingerprint], only_new: bool = False
+) -> tuple[Any, list[_Entry]]:
     """Give what the last key held before, and the entries that have changed."""
-    fingerprints = {key: _fingerprint(value) for key, value in new.items()}
     before = _MISSING
     replaced: list[Any] = []  # kept alive until the master lock is released
     changed: list[_Entry] = []
@@ -944,14 +955,14 @@ class _Inspector:
         with _master:
             return any(one.may_change(entry) for one in _transactions if one is not mine)
 
-    def find_changed(self, entries: list[_Entry], me: _Run | None) -> list[_Entry]:
-        """Look at once at values that are about to be replaced, if others may have changed them."""
+    def finds_change(self, entry: _Entry, me: _Run | None) -> bool:
+        """Look at once at a value that is about to be replaced, if others may have changed it."""
         quiet = _quiet.get()
-        if quiet is not None:  # what has changed in this block is our own change
-            entries = [e for e in entries if quiet.handed.get(e) is not e.fingerprint]
-        entries = [e for e in entries if e in self.named or self.holders(e) - {me}]
-        looks = [(entry, entry.fingerprint, _fingerprint(entry.value)) for entry in entries]
-        return [entry for entry, before, after in looks if after.content != before.content]
+        if quiet is not None and quiet.handed.get(entry) is entry.fingerprint:
+            return False  # what has changed in this block is our own change
+        before = entry.fingerprint
+        is_suspect = entry in self.named or bool(self.holders(entry) - {me})
+        return is_suspect and _fingerprint(entry.value).content != before.content
 
     def publish(self, entry: _Entry, authors: set[_Run | None], value: Any) -> None:
         """Publish a change in place: its author is not told, if there can be only one."""
@@ -1164,6 +1175,7 @@ _SOON = 0.001  # seconds from a change to the look for its readers: the writer g
 _SWEEP = 1.0  # seconds between looks for tabs that have come back
 _TURN = 0.0005  # seconds for the event loop to send what was drawn, before the next rerun
 _LOOK = 0.004  # seconds between looks whether the process is idle, while reruns are under way
+_BESIDE = 3  # reruns that are started beside others when it is
 _AT_LEAST = 0.03  # seconds until the next rerun is started beside others, at the latest
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _COLLECT = 5.0  # seconds for which the collection of garbage is put off, at most
@@ -1181,6 +1193,7 @@ class _Scheduler:
         self.due: dict[_Session, float] = {}  # when to look at which sessions
         self.running: weakref.WeakSet[_Session] = weakref.WeakSet()  # by reruns of ours
         self.last_start = self.measured_at = self.cpu = 0.0
+        self.spare = 0  # reruns that may be started beside others
         self.put_off_at: float | None = None
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
@@ -1249,11 +1262,15 @@ class _Scheduler:
         if len(self.running) < 2 or now - self.last_start > _AT_LEAST:
             return True
         elapsed = now - self.measured_at
-        if elapsed < _LOOK:
+        if self.spare == 0 and elapsed >= _LOOK:
+            before, self.cpu = self.cpu, time.process_time()
+            self.measured_at = now
+            if self.cpu - before < elapsed / 2:
+                self.spare = _BESIDE
+        if self.spare == 0:
             return False
-        before, self.cpu = self.cpu, time.process_time()
-        self.measured_at = now
-        return self.cpu - before < elapsed / 2
+        self.spare -= 1
+        return True
 
     def rerun(self, session: _Session) -> float | None:
         """Rerun a session unless there is a reason not to.

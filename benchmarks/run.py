@@ -43,7 +43,7 @@ NAMES = {
     "thinnest_lock": "the thinnest lock in Python that notes its holder",
     "thinnest_look": "a pickler and a digest alone",
     "streamlit": "Streamlit's part of that",
-    "limit": "a digest of FINGERPRINT_LIMIT",
+    "limit": "a digest of 64 MiB",
 }
 
 

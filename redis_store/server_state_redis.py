@@ -623,7 +623,7 @@ class _Store:
                 new[key] = self.opened(key, data)
         self.note_replaced(open_ones, new)
         self.turn_lock.replaced += [_home._entry(key).value for key in new]
-        _, changed = _home._replace(new)
+        _, changed = _home._replace(new, _home._fingerprints(new))
         for key, value in new.items():
             self.received.pop(key, None)
             if value is not _MISSING:
