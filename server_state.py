@@ -1106,6 +1106,7 @@ class _Session:
             self.drawn = run.begun
 
     def shows_older(self, entry: _Entry) -> bool:
+        """Whether something here shows an older version, told or not yet told."""
         notes = list(self.readers.values())
         return any(one.get(entry, entry.version) < entry.version for one in notes)
 
@@ -1525,7 +1526,7 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
         if run is not None:
             run.messages += 1
         return
-    if event.name == "SCRIPT_STARTED":
+    if event.name == "SCRIPT_STARTED" and ctx is not None:
         ctx._server_state = None  # the context is one for all runs of a runner
         _guarded(_begin, ctx, run)
         return

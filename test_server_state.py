@@ -2112,6 +2112,16 @@ class Reruns(Case):
         self.assertEqual(tab.shown, {(None, "total"): "20", (None, "points"): "2"})
         self.assertEqual(self.runs_of(tab), [3])
 
+    def add_a_point(self, session):
+        """A script that works out a total above what it comes from, and changes that on every run."""
+        session.show("total")
+        yield
+        self.state.total = self.state.points * 10
+        session.show("points")
+        yield
+        self.state.points += 1
+        yield
+
     def click_beside_a_timed_fragment(self, tab):
         """Click, and have the fragment f ask for a run during each run of the body; give how many those were."""
         tab.runs.clear()
@@ -2144,13 +2154,7 @@ class Reruns(Case):
 
     def test_R1a_a_fragment_that_runs_meanwhile_does_not_forget_what_was_redrawn(self):
         def script(session):
-            session.show("total")
-            yield
-            self.state.total = self.state.points * 10
-            session.show("points")
-            yield
-            self.state.points += 1
-            yield
+            yield from self.add_a_point(session)
             yield from session.fragment("f", reads("y"))
 
         self.state.update(points=1, total=10)
@@ -2190,19 +2194,10 @@ class Reruns(Case):
         self.assertGreater(self.state.x, before)
 
     def test_R1a_each_key_once_in_a_chain_of_redraws(self):
-        def script(session):
-            session.show("total")
-            yield
-            self.state.total = self.state.points * 10
-            session.show("points")
-            yield
-            self.state.points += 1
-            yield
-
         def in_fragment(session):
-            yield from session.fragment("f", script)
+            yield from session.fragment("f", self.add_a_point)
 
-        for one in (script, in_fragment):
+        for one in (self.add_a_point, in_fragment):
             self.state.update(points=1, total=10)
             (tab,) = self.tabs(1, one)
             for fragment in [None, *tab.fragments]:
@@ -2346,6 +2341,10 @@ class Reruns(Case):
             run.fragments, run.readers, run.redraws = ["f"], {"f": {entry: 0}}, redraws
             session.commit(run)
             self.assertEqual(session.redraws, redraws)
+
+    def test_S4_an_event_from_a_thread_without_a_context_is_no_error(self):
+        for name in ("SCRIPT_STARTED", "ENQUEUE_FORWARD_MSG", "SCRIPT_STOPPED_WITH_SUCCESS", "SHUTDOWN"):
+            self.module._on_event(None, Name(name), client_state=None)
 
     def test_S1_a_runner_that_is_never_done_leaves_nothing(self):
         (tab,) = self.tabs(1)
