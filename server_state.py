@@ -238,7 +238,7 @@ class ServerStateLock(Mapping[str, KeyLock]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """Give the lock if it was asked for before, else `default`."""
-        return self[name] if name in self else default
+        return _locks.get(_name(name), default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(_locks))
@@ -972,11 +972,12 @@ class _Inspector:
     ) -> bool:
         """Publish a change in place: its author is not told, if there can be only one."""
         run = next(iter(authors)) if len(authors) == 1 else None
-        names = sorted({author.session.name if author else "a thread" for author in authors})
-        depth = min(author.cause.depth + 1 if author else 0 for author in authors)
-        in_place = min(author.cause.in_place + 1 if author else 0 for author in authors)
-        is_ours = all(author is not None and author.cause.is_ours for author in authors)
-        change = _Change("changed in place", " or ".join(names), depth, in_place)
+        causes = [author.cause if author else _Cause() for author in authors]
+        depth = min(cause.depth for cause in causes) + 1
+        in_place = min(cause.in_place for cause in causes) + 1
+        is_ours = all(cause.is_ours for cause in causes)
+        by = run.session.name if run else "a thread" if len(authors) == 1 else "several"
+        change = _Change("changed in place", by, depth, in_place)
         is_told = in_place <= _IN_PLACE_CHAIN and (is_locked or not is_ours)
         if not is_told:
             _warn_of_chain(entry, "not told any more")
@@ -1072,7 +1073,7 @@ class _Session:
 
     def __init__(self, app: Any) -> None:
         self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
-        self.name = f"session {app.id[:8]}"
+        self.name = f"session {app.id}"
         self.readers: _Notes = {}  # of the runs that it shows
         self.redraws: set[_Entry] = set()  # what they have assigned after they had drawn it
         self.redrawn: frozenset[_Entry] = frozenset()  # and what was so when they were asked for
@@ -1082,7 +1083,7 @@ class _Session:
         self.cause: _Cause | None = None  # of the run that we ask for
         self.requests: Any = None  # to the runner that makes it, once there is one
         self.run: _Run | None = None  # of whose end we have not yet heard
-        self.not_before: float | None = None  # when a chain of reruns may go on
+        self.asked_at = 0.0  # when we asked for a run
 
     def replace(self, run: _Run) -> None:
         """Show what a whole run has read, in place of what was shown before."""
@@ -1142,12 +1143,13 @@ class _Session:
         if entries and self.redraws.issuperset(entries):
             redrawn = self.redrawn.union(entries)
         self.requests = requests
+        self.asked_at = time.monotonic()
         self.cause = _Cause(depth, in_place, True, redrawn)
         if _logger.isEnabledFor(logging.DEBUG):
             page = "its page" if None in stale else f"fragment {next(iter(stale))}"
-            why = [f"{one.name()} {one.change.how} by {one.change.by}" for one in entries]
+            why = [f"{one.name()} {one.change.how} by {one.change.by:.16}" for one in entries]
             why = why or ["what a dead connection lost"]
-            _logger.debug("%s is rerun, %s: %s", self.name, page, ", ".join(why))
+            _logger.debug("%.16s is rerun, %s: %s", self.name, page, ", ".join(why))
 
 
 # --- The scheduler ---
@@ -1155,7 +1157,6 @@ _SOON = 0.001  # seconds from a change to the look for its readers: the writer g
 _SWEEP = 1.0  # seconds between looks for tabs that have come back
 _TURN = 0.0005  # seconds for the event loop to send what was drawn, before the next rerun
 _LOOK = 0.004  # seconds between looks whether the process is idle, while reruns are under way
-_BESIDE = 3  # reruns that are started beside others when it is
 _AT_LEAST = 0.03  # seconds until the next rerun is started beside others, at the latest
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _COLLECT = 5.0  # seconds for which the collection of garbage is put off, at most
@@ -1173,8 +1174,7 @@ class _Scheduler:
         self.next_sweep = 0.0
         self.due: dict[_Session, float] = {}  # when to look at which sessions
         self.running: weakref.WeakSet[_Session] = weakref.WeakSet()  # by reruns of ours
-        self.last_start = self.measured_at = self.cpu = 0.0
-        self.spare = 0  # reruns that may be started beside others
+        self.last_start = self.cpu = 0.0  # when a rerun was started last, and the CPU time then
         self.put_off_at: float | None = None
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
@@ -1190,30 +1190,27 @@ class _Scheduler:
             self.call(self.loop.call_later, _SOON, self.look)
 
     def look(self) -> None:
-        """Look for sessions that show an older version of what has changed."""
+        """Look for sessions that show an older version of what has changed; all once a second."""
         self.is_notified = False
         changed: set[_Entry] = set()
         while self.changed:  # any thread may add to it
             changed.add(self.changed.pop())
-        self.put_down(session for session in self.sessions() if session.shows_any(changed))
+        now = time.monotonic()
+        is_sweep = now >= self.next_sweep
+        if is_sweep:
+            self.next_sweep = now + _SWEEP
+        with _master:
+            sessions = list(_sessions.values())
+        for session in sessions:
+            if is_sweep:
+                _guarded(self.look_for_reconnection, session)
+            if is_sweep or session.shows_any(changed):
+                self.look_at(session)
         self.step()
 
-    def sweep(self) -> None:
-        """Look at all sessions: once a second, for those that have come back."""
-        sessions = self.sessions()
-        for session in sessions:
-            _guarded(self.look_for_reconnection, session)
-        self.put_down(sessions)
-        self.next_sweep = time.monotonic() + _SWEEP
-
-    def sessions(self) -> list[_Session]:
-        with _master:
-            return list(_sessions.values())
-
-    def put_down(self, sessions: Iterable[_Session]) -> None:
-        for session in sessions:
-            if session not in self.due and session.stale():
-                self.due[session] = time.monotonic()
+    def look_at(self, session: _Session) -> None:
+        if session not in self.due and session.stale():
+            self.due[session] = time.monotonic()
 
     def look_for_reconnection(self, session: _Session) -> None:
         """A tab that comes back may have missed what a run of ours drew into a dead connection."""
@@ -1229,7 +1226,8 @@ class _Scheduler:
         """Look at the sessions that are due, and come back for the others."""
         now = time.monotonic()
         if now >= self.next_sweep:
-            self.sweep()
+            self.look()
+            return
         least = _TURN
         for session in [session for session, at in self.due.items() if at <= now]:
             if not self.has_room():
@@ -1252,19 +1250,9 @@ class _Scheduler:
 
     def has_room(self) -> bool:
         """Two reruns at a time; while the process waits more than it works, others beside."""
-        now = time.monotonic()
-        if len(self.running) < 2 or now - self.last_start > _AT_LEAST:
-            return True
-        elapsed = now - self.measured_at
-        if self.spare == 0 and elapsed >= _LOOK:
-            before, self.cpu = self.cpu, time.process_time()
-            self.measured_at = now
-            if self.cpu - before < elapsed / 2:
-                self.spare = _BESIDE
-        if self.spare == 0:
-            return False
-        self.spare -= 1
-        return True
+        elapsed = time.monotonic() - self.last_start
+        is_idle = elapsed >= _LOOK and time.process_time() - self.cpu < elapsed / 2
+        return len(self.running) < 2 or is_idle or elapsed > _AT_LEAST
 
     def rerun(self, session: _Session) -> float | None:
         """Rerun a session unless there is a reason not to.
@@ -1302,27 +1290,19 @@ class _Scheduler:
         return None
 
     def note_start(self, session: _Session) -> None:
-        now = time.monotonic()
-        self.last_start = self.measured_at = now
+        self.last_start = time.monotonic()
         self.cpu = time.process_time()
         self.running.add(session)
         if self.put_off_at is None and _put_garbage_off():  # once for many runs
-            self.put_off_at = now
+            self.put_off_at = self.last_start
 
     def wait_of_chain(self, session: _Session, stale: _Stale) -> float:
         """Give the seconds that a chain of reruns has to wait, the more the longer it is."""
-        chain = [entry for old in stale.values() for entry in old if entry.change.depth > _CHAIN]
-        if not chain:
-            return 0.0
+        chain = [one for old in stale.values() for one in old if one.change.depth > _CHAIN]
         for entry in chain:
             _warn_of_chain(entry, "slowed down")
-        delay = min(1.0, 0.05 * (max(entry.change.depth for entry in chain) - _CHAIN))
-        if session.not_before is None:
-            session.not_before = time.monotonic() + delay
-        wait = session.not_before - time.monotonic()
-        if wait <= 0:
-            session.not_before = None
-        return wait
+        longest = max((entry.change.depth for entry in chain), default=_CHAIN)
+        return session.asked_at + min(1.0, 0.05 * (longest - _CHAIN)) - time.monotonic()
 
     def run_ended(self, run: _Run) -> None:
         """Hear that a whole run has ended, as Streamlit has: it takes note, unless superseded."""
@@ -1347,8 +1327,7 @@ class _Scheduler:
             session.add(run)
         elif run.is_whole and is_kept and not run.is_shown:
             session.replace(run)
-        if session.stale():
-            self.due[session] = time.monotonic()
+        self.look_at(session)
         self.step_in(_TURN)
 
 
@@ -1366,26 +1345,14 @@ def _warn_of_chain(entry: _Entry, what: str) -> None:
 
 # --- Streamlit: every reach into it ---
 _off = False  # where it lacks something that we need
-_NEEDS_OF_CONTEXT = (
-    "fragment_ids_this_run",
-    "page_script_hash",
-    "query_string",
-    "script_requests._rerun_data.fragment_id_queue",
-    "script_requests._rerun_data.widget_states",
-    "script_requests._state.name",
-    "_has_script_started",
-)
-_NEEDS_OF_SESSION = (
-    "id",
-    "request_rerun",
-    "_client_state.CopyFrom",
-    "_event_loop.call_soon_threadsafe",
-    "_fragment_storage.contains",
-    "_scriptrunner.on_event.connect",
-    "_scriptrunner.request_rerun",
-    "_scriptrunner._requests",
-    "_scriptrunner._script_thread",
-)
+_NEEDS_OF_SESSION = """id request_rerun _client_state.CopyFrom _event_loop.call_soon_threadsafe
+    _fragment_storage.contains _scriptrunner.on_event.connect _scriptrunner.request_rerun
+    _scriptrunner._requests._state.name _scriptrunner._requests._rerun_data.fragment_id_queue
+    _scriptrunner._requests._rerun_data.widget_states _scriptrunner._script_thread"""
+_NEEDS_OF_CONTEXT = """fragment_ids_this_run page_script_hash query_string script_requests
+    _has_script_started"""
+_SCRIPTRUNNER = "streamlit.runtime.scriptrunner"
+_FRAGMENTS = "streamlit.runtime.scriptrunner_utils.script_run_context"
 
 
 def _guarded(function: Callable[..., Any], *args: Any) -> Any:
@@ -1400,7 +1367,7 @@ def _guarded(function: Callable[..., Any], *args: Any) -> Any:
 
 def _context() -> Any:
     """Give Streamlit's context of the script run that this thread belongs to, or None."""
-    module = sys.modules.get("streamlit.runtime.scriptrunner")
+    module = sys.modules.get(_SCRIPTRUNNER)
     get = getattr(module, "get_script_run_ctx", None)  # None while another thread imports it
     return None if get is None else get(suppress_warning=True)
 
@@ -1427,7 +1394,7 @@ def _fragment(ctx: Any) -> str | None:
 
 
 def _thread_state() -> Any:
-    module = sys.modules.get("streamlit.runtime.scriptrunner_utils.script_run_context")
+    module = sys.modules.get(_FRAGMENTS)
     try:
         return module.ThreadState.get()  # type: ignore[union-attr]
     except (AttributeError, RuntimeError):  # an older release; a helper thread, which has none
@@ -1470,14 +1437,17 @@ def _has_all(runtime: Any, ctx: Any) -> bool:
         info = runtime._session_mgr.get_session_info(ctx.session_id)
         if info is None or info.session._scriptrunner is None:
             return True  # a session that is about to go
-        operator.attrgetter(*_NEEDS_OF_SESSION)(info.session)
-        operator.attrgetter(*_NEEDS_OF_CONTEXT)(ctx)
-        operator.attrgetter("is_active_session")(runtime)
-        operator.attrgetter("get_option", "set_option")(sys.modules["streamlit.config"])
-        operator.attrgetter("RerunData")(sys.modules["streamlit.runtime.scriptrunner"])
+        needs = {
+            _NEEDS_OF_SESSION: info.session,
+            _NEEDS_OF_CONTEXT: ctx,
+            "is_active_session": runtime,
+            "get_option set_option": sys.modules["streamlit.config"],
+            "RerunData": sys.modules[_SCRIPTRUNNER],
+        }
         if "current_fragment_id" not in ctx.__dict__:
-            name = "streamlit.runtime.scriptrunner_utils.script_run_context"
-            operator.attrgetter("ThreadState.get")(sys.modules[name])
+            needs["ThreadState.get"] = sys.modules[_FRAGMENTS]
+        for names, owner in needs.items():
+            operator.attrgetter("__class__", *names.split())(owner)
     except (AttributeError, KeyError) as error:
         _off = True
         message = "server_state reruns no session: Streamlit lacks something (%s). %s"
@@ -1574,7 +1544,7 @@ def _rerun_between_fragments(run: _Run, ctx: Any, runner: Any) -> None:
         return
     fragment = None if None in stale else next(iter(stale))
     run.session.plan(stale, requests)
-    kind = sys.modules["streamlit.runtime.scriptrunner"].RerunData
+    kind = sys.modules[_SCRIPTRUNNER].RerunData
     names = ("query_string", "page_script_hash", "cached_message_hashes", "context_info")
     known = kind.__dataclass_fields__  # older releases have fewer
     kept = {name: getattr(ctx, name) for name in names if name in known and hasattr(ctx, name)}

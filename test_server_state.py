@@ -2015,7 +2015,7 @@ class Reruns(Case):
         self.assertTrue(40 < runs < 200, runs)
         before = self.state.x
         self.world.settle(10)
-        self.assertTrue(5 <= self.state.x - before <= 15, self.state.x - before)
+        self.assertTrue(5 <= self.state.x - before <= 25, self.state.x - before)  # each of two tabs, once a second
 
     def test_R6_a_user_begins_a_new_chain(self):
         def script(session):
@@ -2385,15 +2385,6 @@ class Reruns(Case):
         self.assertEqual(session.readers, {"f": {a: 4, b: 6}, "g": {b: 1}, None: {a: 7}})
         session.replace(run({None: {b: 8}}, {"g": {b: 1}}))
         self.assertEqual(session.readers, {None: {b: 8}})
-
-    def test_R1a_what_a_fragment_redraws_counts_until_its_next_run(self):
-        entry = self.module._Entry("x")
-        session = self.module._Session(mock.Mock(id="of a session"))
-        for redraws in ({entry}, set()):
-            run = self.module._Run(session, types.SimpleNamespace(**vars(Context(mock.Mock()))), 1)
-            run.fragments, run.readers, run.redraws = ["f"], {"f": {entry: 0}}, redraws
-            session.replace(run)
-            self.assertEqual(session.redraws, redraws)
 
     def test_S4_an_event_from_a_thread_without_a_context_is_no_error(self):
         for name in ("SCRIPT_STARTED", "ENQUEUE_FORWARD_MSG", "SCRIPT_STOPPED_WITH_SUCCESS", "SHUTDOWN"):
