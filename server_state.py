@@ -303,7 +303,7 @@ class _Transaction:
             if entry is not None and entry.fingerprint.may_change:
                 self.handed.add(entry)
         try:
-            if _inspector.named:
+            if _inspector.overdue:
                 _inspector.look_at_overdue(self)
             _store.commit(self)
         finally:
@@ -383,13 +383,13 @@ def force_rerun_bound_sessions(key: str) -> None:
             return  # without a reader
         hint = "check the name, or set it first"
         raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: {hint}.')
-    change, run = _change_here("forced")
+    change, run = _change_here()
     if run is not None:
         run.redraw(entry)
     _store.force(entry)
     transaction = _local.transaction
     with _master:
-        _publish([entry], change, run, transaction)
+        _publish([entry], change._replace(how="forced"), run, transaction)
     if transaction.depth == 0:
         _notify([entry])
 
@@ -398,22 +398,25 @@ def force_rerun_bound_sessions(key: str) -> None:
 class _Change(NamedTuple):
     """How an entry came to have another version."""
 
-    how: str
+    how: str = "assigned"
     by: str = "a thread"
     depth: int = 0  # in a chain of reruns that cause each other
     in_place: int = 0  # how many of the chain's latest links were changes in place
+
+
+_BY_A_THREAD = _Change()
 
 
 class _Entry:
     """One key: its value, and the version that readers compare with the one that they noted."""
 
     def __init__(self, key: str | None) -> None:
-        self.key = key
+        self.key: Any = key  # None: the set of keys
         self.value: Any = _MISSING
         self.fingerprint = _NOTHING
         self.version = 0
         self.told = 0  # the version that readers are rerun for; at a release it becomes the latest
-        self.change = _Change("never")
+        self.change = _BY_A_THREAD
 
     def name(self) -> str:
         return "the set of keys" if self.key is None else f'server_state["{self.key}"]'
@@ -509,16 +512,16 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
 
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     """Set keys, or remove those that are _MISSING, as one change; give what the last one held."""
-    change, run = _change_here("assigned")
+    change, run = _change_here()
     quiet = _quiet.get()
     transaction = _local.transaction
-    fingerprints = {key: _fingerprint(value) for key, value in new.items()}
-    for key, fingerprint in fingerprints.items():
-        entry = _entry(key)
+    items = [_Item(_entry(key), value, _fingerprint(value)) for key, value in new.items()]
+    for entry, _, after in items:
         if entry.fingerprint.may_change:
-            _inspector.look_before(entry, fingerprint, run)
+            _inspector.look_before(entry, after, run)
+    replaced: list[Any] = []
     with _master:
-        replaced, changed = _replace(new, fingerprints, only_new)
+        changed = _replace(items, replaced, only_new)
         if quiet is not None:
             changed = []
         elif run is not None:
@@ -526,45 +529,45 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
         _publish(changed, change, run, transaction)
     if transaction.depth == 0:
         _notify(changed)
-    for key in new:  # the app still has in hand what it assigns
-        entry = _entry(key)
-        if quiet is not None:
+    for entry, _, after in items:  # the app still has in hand what it assigns
+        if after.may_change and quiet is not None:
             quiet.handed.add(entry)
-        elif entry.fingerprint.may_change:
+        elif after.may_change:
             _hand(entry, None, run)
-    return replaced[-1].value if replaced else _MISSING
+    return replaced[-1] if replaced else _MISSING
 
 
-class _Replaced(NamedTuple):
-    """What an entry held before; it is let go of after the master lock's release."""
+class _Item(NamedTuple):
+    """What an entry is to hold."""
 
+    entry: _Entry
     value: Any
     fingerprint: _Fingerprint
 
 
-def _replace(
-    new: Mapping[str, Any], fingerprints: Mapping[str, _Fingerprint], only_new: bool = False
-) -> tuple[list[_Replaced], list[_Entry]]:
-    """Give what was there before, and the entries that have changed. Under the master lock."""
-    replaced: list[_Replaced] = []
+def _replace(items: Iterable[_Item], replaced: list[Any], only_new: bool = False) -> list[_Entry]:
+    """Set values, and give the entries that have changed. Under the master lock.
+
+    `replaced` gets what was there before, last the value of the last one; it is to be let go of
+    after the lock's release.
+    """
     changed: list[_Entry] = []
-    for key, value in new.items():
-        entry = _entry(key)
-        before = _Replaced(entry.value, entry.fingerprint)
-        replaced.append(before)
-        if value is before.value is _MISSING or (only_new and before.value is not _MISSING):
+    for entry, value, fingerprint in items:
+        before = entry.value
+        replaced += (entry.fingerprint, before)
+        if value is before is _MISSING or (only_new and before is not _MISSING):
             continue
-        if before.fingerprint.content != fingerprints[key].content:
+        if entry.fingerprint.content != fingerprint.content:
             changed.append(entry)
-        entry.fingerprint = fingerprints[key]  # before the value, for _note
+        entry.fingerprint = fingerprint  # before the value, for _note
         entry.value = value
         if value is _MISSING:
-            del _present[key]
+            del _present[entry.key]
         else:
-            _present[key] = entry
-        if value is _MISSING or before.value is _MISSING:
+            _present[entry.key] = entry
+        if value is _MISSING or before is _MISSING:
             changed.append(_key_set)
-    return replaced, changed
+    return changed
 
 
 def _publish(
@@ -706,7 +709,7 @@ class _Pickler(pickle.Pickler):
             return _by_value(cls, read)
         if not _is_data(cls):
             return by_identity
-        reduce = _by_attributes(cls) if _is_plain(cls) else _by_parts(cls, by_identity)
+        reduce = _by_attributes(cls, _by_parts(cls, by_identity))
         if self.fast or _root(cls) in sys.stdlib_module_names:
             return reduce
         return _by_number(self.numbered, reduce)
@@ -725,12 +728,18 @@ def _is_data(cls: type) -> bool:
     return not is_installed or says_what_it_is
 
 
-def _is_plain(cls: type) -> bool:
-    """Whether an object is what its `__dict__` holds."""
-    special = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__")
+def _attributes(cls: type) -> _TakeApart | None:
+    """Give what reads all that a plain object holds; None where pickle must be asked."""
     members = [vars(base) for base in cls.__mro__[:-1]]
-    is_special = any(one.get("__slots__") or one.keys() & special for one in members)
-    return cls.__dictoffset__ != 0 and not is_special and not _caches(cls)
+    special = {"__new__", "__reduce_ex__", "__reduce__", "__getstate__"}
+    if _caches(cls) or any(special & one.keys() for one in members):
+        return None
+    kind = types.MemberDescriptorType
+    with_slots = [one for one in members if "__slots__" in one]
+    slots = [name for one in with_slots for name, slot in one.items() if type(slot) is kind]
+    if cls.__dictoffset__ == 0:
+        return operator.attrgetter(*slots) if slots else None
+    return None if slots else operator.attrgetter("__dict__")
 
 
 def _caches(cls: type) -> set[str]:
@@ -776,8 +785,19 @@ def _by_value(cls: type, read: _TakeApart) -> _TakeApart:
     return lambda obj: (int, (name, read(obj)))
 
 
-def _by_attributes(cls: type) -> _TakeApart:
-    return _by_value(cls, operator.attrgetter("__dict__"))
+def _by_attributes(cls: type, otherwise: _TakeApart) -> _TakeApart:
+    name = _class_name(cls)
+    read = _attributes(cls)
+    if read is None:
+        return otherwise
+
+    def reduce(obj: Any) -> Any:
+        try:
+            return int, (name, read(obj))
+        except AttributeError:  # a slot that is not set
+            return otherwise(obj)
+
+    return reduce
 
 
 def _by_parts(cls: type, by_identity: _TakeApart) -> _TakeApart:
@@ -839,6 +859,7 @@ class _Inspector:
     def __init__(self) -> None:
         self.named: dict[_Entry, list[_Suspect]] = {}
         self.assigned: set[_Entry] = set()  # under the same locks, and told with the next look
+        self.overdue: set[_Entry] = set()  # named, and held by somebody at every look since
         self.wake = threading.Event()
         self.is_running = False
 
@@ -884,6 +905,9 @@ class _Inspector:
             named = list(self.named)
         found = [entry for entry in named if self.look_at(entry)]
         _tell(assigned.union(found))
+        late = time.monotonic() - _PATIENCE
+        with _master:
+            self.overdue = {one for one, (first, *_) in self.named.items() if first.since < late}
 
     def look_at(
         self,
@@ -923,12 +947,10 @@ class _Inspector:
 
     def look_at_overdue(self, mine: _Transaction) -> None:
         """Look at what somebody held whenever it was looked at; to be told with a transaction."""
-        late = time.monotonic() - _PATIENCE
-        with _master:
-            overdue = [entry for entry, (first, *_) in self.named.items() if first.since < late]
-        for entry in overdue:
+        for entry in list(self.overdue):
             if mine.may_change(entry):
-                self.look_at(entry, [_change_here("")[1]], _Transaction.guards)
+                self.overdue.discard(entry)
+                self.look_at(entry, [_change_here()[1]], _Transaction.guards)
 
     def look_before(self, entry: _Entry, after: _Fingerprint, me: _Run | None) -> None:
         """Look at what others may have changed, where its replacement would hide that."""
@@ -1028,6 +1050,7 @@ class _Run:
         self.is_whole = False  # it has ended, and was not cut short by a rerun
         self.is_shown = False  # in place of what was shown before it
         self.cause = _Cause()
+        self.change = _BY_A_THREAD  # what is noted of its assignments
         self.readers: _Notes = {}
         self.cut_short: _Notes = {}  # what was read by runs of its runner just before it
         self.messages = 0  # that it has sent to the page
@@ -1401,18 +1424,17 @@ def _thread_state() -> Any:
         return None
 
 
-def _change_here(how: str) -> tuple[_Change, _Run | None]:
+def _change_here() -> tuple[_Change, _Run | None]:
     """Give what is to be noted of a change that this thread makes, and the run whose own it is.
 
     What helper threads of a run change is nobody's own, but goes on with its chain.
     """
     _, run = _here()
     if run is None:
-        return _Change(how), None
-    change = _Change(how, run.session.name, run.cause.depth + 1)
+        return _BY_A_THREAD, None
     if run.thread_id == threading.get_ident():
-        return change, run
-    return change, run if getattr(_thread_state(), "is_parallel_worker", False) else None
+        return run.change, run
+    return run.change, run if getattr(_thread_state(), "is_parallel_worker", False) else None
 
 
 def _begin(ctx: Any, before: _Run | None = None) -> _Run | None:
@@ -1484,6 +1506,7 @@ def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) ->
         elif before is not None and run.requests._rerun_data.widget_states is None:
             run.cause = before.cause  # by `st.rerun()`: what a browser asks for has widget states
         session.cause = None
+        run.change = _Change("assigned", session.name, run.cause.depth + 1)
     runner.on_event.connect(_on_event, weak=False)
     return run
 
@@ -1599,7 +1622,7 @@ class _Alone:
         if quiet is not None:  # its end looks, but at what others may have changed before it
             quiet.handed.update(transaction.handed - _inspector.named.keys())
         if quiet is None and transaction.handed:
-            run = _change_here("")[1]
+            run = _change_here()[1]
             _inspector.name(transaction.handed, run, True, transaction.changed)
         elif transaction.changed:
             _tell(transaction.changed)
