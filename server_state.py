@@ -825,11 +825,12 @@ def _by_parts(cls: type, by_identity: _TakeApart) -> _TakeApart:
     return reduce
 
 
-# How to read what pickle takes apart slowly or not at all, by the class that it is or comes from.
+# How to read what pickle takes apart slowly or not always, by the class that it is or comes from.
 _VALUES: dict[str, _TakeApart] = {
     "enum.Enum": operator.attrgetter("_value_"),
     "decimal.Decimal": str,
     "datetime.datetime": lambda obj: repr(obj.__reduce_ex__(5)[1]),
+    "builtins.dict": lambda obj: (dict(obj), getattr(obj, "__dict__", None)),
     "_io.BytesIO": operator.methodcaller("getvalue"),
     "_io.StringIO": operator.methodcaller("getvalue"),
 }
