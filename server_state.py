@@ -222,8 +222,6 @@ class ServerStateLock(Mapping[str, KeyLock]):
         names = sorted({_name(one) for one in name})
         if not names:
             raise TypeError('server_state_lock[()] is no lock: use server_state_lock["a", "b"].')
-        if len(names) == 1:
-            return _lock(names[0])
         return KeyLock(tuple(names), _InOrder([_lock(one)._lock for one in names]))
 
     def __getattr__(self, name: str) -> KeyLock:
@@ -517,8 +515,10 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     transaction = _local.transaction
     items = [_Item(_entry(key), value, _fingerprint(value)) for key, value in new.items()]
     for entry, _, after in items:
-        if entry.fingerprint.may_change:
-            _inspector.look_before(entry, after, run)
+        if entry.fingerprint.may_change and quiet is not None:
+            _hand(entry, None, run)
+        elif entry.fingerprint.may_change and entry.fingerprint.content == after.content:
+            _inspector.look_before(entry, run)
     replaced: list[Any] = []
     with _master:
         changed = _replace(items, replaced, only_new)
@@ -530,9 +530,7 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     if transaction.depth == 0:
         _notify(changed)
     for entry, _, after in items:  # the app still has in hand what it assigns
-        if after.may_change and quiet is not None:
-            quiet.handed.add(entry)
-        elif after.may_change:
+        if after.may_change:
             _hand(entry, None, run)
     return replaced[-1] if replaced else _MISSING
 
@@ -953,14 +951,8 @@ class _Inspector:
                 self.overdue.discard(entry)
                 self.look_at(entry, [_change_here()[1]], _Transaction.guards)
 
-    def look_before(self, entry: _Entry, after: _Fingerprint, me: _Run | None) -> None:
-        """Look at what others may have changed, where its replacement would hide that."""
-        quiet = _quiet.get()
-        is_hidden = after.content == entry.fingerprint.content
-        if quiet is not None:
-            is_hidden = entry not in quiet.handed  # else what has changed is our own change
-        if not is_hidden:
-            return
+    def look_before(self, entry: _Entry, me: _Run | None) -> None:
+        """Look at what others may have changed in place, before an equal value hides that."""
         with _master:
             in_hand = any(entry in run.handed for run in _running if run is not me)
             is_suspect = in_hand or entry in self.named
@@ -1290,10 +1282,8 @@ class _Scheduler:
         if app._scriptrunner is not None:  # a rerun would interrupt it; we hear of its end
             app._scriptrunner.on_event.connect(_on_event, weak=False)
             return None
-        if session.run is not None:  # it has ended, and we have not yet heard of it
-            return None
-        if not self.runtime.is_active_session(app.id):
-            return None
+        if session.run is not None or not self.runtime.is_active_session(app.id):
+            return None  # we have not yet heard of its run's end; nobody is there
         wait = self.wait_of_chain(session, stale)
         if wait > 0:
             return wait
@@ -1440,42 +1430,35 @@ def _change_here() -> tuple[_Change, _Run | None]:
 
 def _begin(ctx: Any, before: _Run | None = None) -> _Run | None:
     """Note that a run has begun. None if it is no session's, or one that was superseded."""
-    cls: Any = sys.modules["streamlit.runtime"].Runtime
-    runtime: Any = cls.instance() if cls.exists() else None
-    if not issubclass(type(runtime), cls):
-        return None  # `AppTest` puts a mock in its place
-    if _scheduler is None and not _has_all(runtime, ctx):
-        return None
-    info = runtime._session_mgr.get_session_info(ctx.session_id)
-    runner = info and info.session._scriptrunner
-    if runner is None or runner._requests is not ctx.script_requests:
+    global _off
+    try:
+        cls: Any = sys.modules["streamlit.runtime"].Runtime
+        runtime: Any = cls.instance() if cls.exists() else None
+        if not issubclass(type(runtime), cls):
+            return None  # `AppTest` puts a mock in its place
+        info = runtime._session_mgr.get_session_info(ctx.session_id)
+        runner = info and info.session._scriptrunner
+        if runner is None or runner._requests is not ctx.script_requests:
+            return None
+        if _scheduler is None:
+            _look_up(runtime, info.session, ctx)
+    except (AttributeError, KeyError) as error:
+        if _scheduler is not None:
+            raise  # it is this session's alone
+        _off = True  # we stay a dictionary with locks
+        message = "server_state reruns no session: Streamlit lacks something (%s). %s"
+        _logger.warning(message, error, "Copy a newer server_state.py.")
         return None
     return _begin_run(_session(runtime, info.session), ctx, runner, before)
 
 
-def _has_all(runtime: Any, ctx: Any) -> bool:
-    """Look up all that is needed of Streamlit, once. Without it we stay a dictionary with locks."""
-    global _off
-    try:
-        info = runtime._session_mgr.get_session_info(ctx.session_id)
-        if info is None or info.session._scriptrunner is None:
-            return True  # a session that is about to go
-        needs = {
-            _NEEDS_OF_SESSION: info.session,
-            _NEEDS_OF_CONTEXT: ctx,
-            "is_active_session": runtime,
-            "get_option set_option": sys.modules["streamlit.config"],
-            "RerunData": sys.modules[_SCRIPTRUNNER],
-        }
-        if "current_fragment_id" not in ctx.__dict__:
-            needs["ThreadState.get"] = sys.modules[_FRAGMENTS]
-        for names, owner in needs.items():
-            operator.attrgetter("__class__", *names.split())(owner)
-    except (AttributeError, KeyError) as error:
-        _off = True
-        message = "server_state reruns no session: Streamlit lacks something (%s). %s"
-        _logger.warning(message, error, "Copy a newer server_state.py.")
-    return not _off
+def _look_up(runtime: Any, session: Any, ctx: Any) -> None:
+    """Look up all that is needed of Streamlit, once: AttributeError or KeyError, which name it."""
+    operator.attrgetter("is_active_session")(runtime)
+    operator.attrgetter(*_NEEDS_OF_SESSION.split())(session)
+    operator.attrgetter(*_NEEDS_OF_CONTEXT.split())(ctx)
+    if "current_fragment_id" not in ctx.__dict__:
+        operator.attrgetter("ThreadState.get")(sys.modules[_FRAGMENTS])
 
 
 def _session(runtime: Any, app: Any) -> _Session:

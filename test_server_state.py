@@ -735,7 +735,7 @@ class Locks(Case):
         self.state.x = 1
         del self.state.x
         self.assertIs(self.locks.x, lock)
-        self.assertIs(self.locks["x",], lock)
+        self.assertEqual(self.locks["x",]._lock.locks, [lock._lock])
         with lock, lock:
             self.assertTrue(lock.acquire())
             lock.release()
