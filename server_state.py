@@ -623,6 +623,7 @@ _CONTAINERS = (list, dict, set, bytearray, deque, tuple)
 _SERVICES = set("_io _thread asyncio concurrent ftplib http imaplib io logging mmap".split())
 _SERVICES |= set("multiprocessing queue selectors smtplib socket socketserver sqlite3".split())
 _SERVICES |= set("ssl subprocess tempfile threading weakref".split())
+_TABLES = set("numpy pandas polars pyarrow".split())  # data, and all that they are made of
 
 
 def _fingerprint(value: Any) -> _Fingerprint:
@@ -716,14 +717,15 @@ class _Pickler(pickle.Pickler):
 def _is_data(cls: type) -> bool:
     """Whether objects of a class are compared by content; all others are by identity.
 
-    An installed package's are data if their class says what is equal to them, or what they hold.
+    An installed package's are data if their class says when two are equal, or is a collection.
     """
     if any(_root(base) in _SERVICES for base in cls.__mro__):
         return False
-    file = getattr(sys.modules.get(str(cls.__module__)), "__file__", None)
-    is_installed = "site-packages" in str(file) or "dist-packages" in str(file)
-    says_what_it_is = "__contains__" in dir(cls) or getattr(cls, "__eq__", None) != object.__eq__
-    return not is_installed or says_what_it_is
+    file = str(getattr(sys.modules.get(str(cls.__module__)), "__file__", None))
+    is_installed = "site-packages" in file or "dist-packages" in file
+    if not is_installed or _root(cls) in _TABLES or issubclass(cls, Collection):
+        return True
+    return getattr(cls, "__eq__", None) is not object.__eq__
 
 
 def _attributes(cls: type) -> _TakeApart | None:
