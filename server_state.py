@@ -49,7 +49,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["KeyLock", "RerunSuppressedError", "ServerState", "ServerStateLock", "__version__"]
 __all__ += ["force_rerun_bound_sessions", "no_rerun", "server_state", "server_state_lock"]
-__version__ = "2.0.0"
+__version__ = "3.0.0"
 _MISSING: Any = object()
 
 # The words: an *entry* is a key with its value and version. A *run* of a script notes the versions

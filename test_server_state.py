@@ -3673,9 +3673,10 @@ class Readme(unittest.TestCase):
     def test_every_code_block_runs(self):
         text = (FILE.parent / "README.md").read_text()
         blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-        self.assertEqual(len(blocks), 3)
+        self.assertEqual(len(blocks), 4)
         streamlit = mock.MagicMock()
-        with mock.patch.dict(sys.modules, {"streamlit": streamlit, "server_state": load()}):
+        modules = {"streamlit": streamlit, "server_state": load(), "logging": mock.MagicMock()}
+        with mock.patch.dict(sys.modules, modules):
             for block in blocks:
                 names = {"__name__": "__main__"}
                 exec(compile(block, "README.md", "exec"), names)
