@@ -286,20 +286,13 @@ class _Transaction:
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
         self.changed: set[_Entry] = set()  # what it has assigned, to be told at its end
 
-    def guards(self, entry: _Entry) -> bool:
-        """Whether it holds a value's own lock."""
-        return entry.key in self.names
-
-    def may_change(self, entry: _Entry) -> bool:
-        """Whether it may be changing a value in place just now."""
-        return entry.key in self.names or entry in self.handed
+    def in_hand(self) -> set[_Entry]:
+        """Give the entries whose values it may have changed in place, read or not."""
+        named = {_present[name] for name in list(self.names) if name in _present}
+        return self.handed.union(entry for entry in named if entry.fingerprint.may_change)
 
     def end(self) -> None:
         """Hand on what was assigned and what was in hand; the locks are still held."""
-        for name in self.names:
-            entry = _present.get(name)
-            if entry is not None and entry.fingerprint.may_change:
-                self.handed.add(entry)
         try:
             if _inspector.overdue:
                 _inspector.look_at_overdue(self)
@@ -310,14 +303,14 @@ class _Transaction:
             self.changed = set()
 
     def __del__(self) -> None:
-        """Release what the thread held when it ended, and have the next sweep tell of it."""
+        """Release what the thread held when it ended, and have it looked at and told."""
+        if not self.names:
+            return
         for name in self.names:
             lock = _locks[name]._lock
             while lock._is_owned():
                 lock.release()
-        with _master:
-            for entry in self.changed:
-                entry.told = entry.version
+        _inspector.name(self.in_hand(), None, True, self.changed)
 
 
 class _Local(threading.local):
@@ -383,7 +376,7 @@ def force_rerun_bound_sessions(key: str) -> None:
         raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: {hint}.')
     change, run = _change_here()
     if run is not None:
-        run.redraw(entry)
+        run.outdate(entry)
     _store.force(entry)
     transaction = _local.transaction
     with _master:
@@ -491,7 +484,11 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
 
 
 def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
-    """Note who may change a value in place from now on: any value under a lock, else containers."""
+    """Note who may change a value in place from now on: any value under a lock, else containers.
+
+    Nobody follows a thread that has neither a lock nor a run, nor an object that is changed without
+    a lock and is no container.
+    """
     quiet = _quiet.get()
     if quiet is not None:
         if entry not in quiet.handed:
@@ -504,7 +501,7 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
     if issubclass(type(entry.value), _CONTAINERS):
         if run is not None:
             run.handed.add(entry)
-        elif transaction.depth == 0 and ctx is not None:  # a run that was superseded
+        elif transaction.depth == 0 and ctx is not None:  # of a run that is over, or was superseded
             _inspector.name([entry], None, is_locked=False)
 
 
@@ -578,16 +575,16 @@ def _publish(
 
     They are told from now on, or from the end of a transaction that holds locks.
     """
-    is_held = transaction is not None and transaction.depth > 0
+    is_later = transaction is not None and transaction.depth > 0
     for entry in changed:
         before = entry.version
         entry.version = next(_versions)
         entry.change = change
-        if not is_held:
+        if not is_later:
             entry.told = entry.version
         if run is not None:
             run.know(entry, before)
-    if transaction is not None and is_held:
+    if transaction is not None and is_later:
         transaction.changed.update(changed)
 
 
@@ -634,7 +631,7 @@ def _fingerprint(value: Any) -> _Fingerprint:
     if type(cls) is type and cls in _SCALARS:  # other metaclasses may not be hashable
         return _Fingerprint((cls, value if value == value else "nan"), None, False)
     is_too_large = False
-    for has_memo in (False, True):  # too large without it may only be much shared
+    for has_memo in (False, True):  # without it, what is shared is written for each reference
         try:
             return _Pickler(has_memo).fingerprint(value)
         except OverflowError:
@@ -782,7 +779,7 @@ def _by_number(numbered: list[Any], reduce: _TakeApart) -> _TakeApart:
 
 def _by_value(cls: type, read: _TakeApart) -> _TakeApart:
     name = _class_name(cls)
-    return lambda obj: (int, (name, read(obj)))
+    return lambda obj: (int, (name,), read(obj))  # in this place, it may hold the object itself
 
 
 def _by_attributes(cls: type, otherwise: _TakeApart) -> _TakeApart:
@@ -793,7 +790,7 @@ def _by_attributes(cls: type, otherwise: _TakeApart) -> _TakeApart:
 
     def reduce(obj: Any) -> Any:
         try:
-            return int, (name, read(obj))
+            return int, (name,), read(obj)
         except AttributeError:  # a slot that is not set
             return otherwise(obj)
 
@@ -813,8 +810,8 @@ def _by_parts(cls: type, by_identity: _TakeApart) -> _TakeApart:
             elif has_caches:
                 obj = obj[:]  # pandas pickles what an object has worked out when it was read from
             parts = obj.__reduce_ex__(5)
-        except Exception:
-            parts = None
+        except Exception:  # a `__getattr__` like a dict's own may be in pickle's way
+            parts = (int, (), dict(obj)) if issubclass(cls, dict) else None
         if not isinstance(parts, tuple):
             return by_identity(obj)
         _, args, *more = parts
@@ -830,7 +827,6 @@ _VALUES: dict[str, _TakeApart] = {
     "enum.Enum": operator.attrgetter("_value_"),
     "decimal.Decimal": str,
     "datetime.datetime": lambda obj: repr(obj.__reduce_ex__(5)[1]),
-    "builtins.dict": lambda obj: (dict(obj), getattr(obj, "__dict__", None)),
     "_io.BytesIO": operator.methodcaller("getvalue"),
     "_io.StringIO": operator.methodcaller("getvalue"),
 }
@@ -911,26 +907,23 @@ class _Inspector:
             self.overdue = {one for one, (first, *_) in self.named.items() if first.since < late}
 
     def look_at(
-        self,
-        entry: _Entry,
-        me: Collection[_Run | None] = (),
-        is_in_the_way: Callable[[_Transaction, _Entry], bool] = _Transaction.may_change,
+        self, entry: _Entry, me: Collection[_Run | None] = (), is_last_chance: bool = False
     ) -> bool:
-        """Look at a value unless another thread's transaction is in the way.
+        """Look at a value unless another thread may be changing it, and publish what has changed.
 
         Give whether there is a change to tell. `me`: who else may have made it.
         """
         with _master:
             suspects = self.named.get(entry, [])
             authors = {*me, *(suspect.run for suspect in suspects)}
-            if not authors or self.is_held(entry, is_in_the_way):
+            if not authors or (not is_last_chance and self.is_held(entry)):
                 return False  # its release has it looked at
             seen = len(suspects)
             value = entry.value
             before = entry.fingerprint
         after = _fingerprint(value)
         with _master:
-            if self.is_held(entry, is_in_the_way):
+            if not is_last_chance and self.is_held(entry):
                 return False  # it was taken while we looked
             authors |= {suspect.run for suspect in suspects}
             if self.named.get(entry) is suspects:
@@ -941,24 +934,40 @@ class _Inspector:
                 return False
             entry.fingerprint = after
             authors |= {run for run in _running if entry in run.handed}
-            if self.is_held(entry, _Transaction.may_change):
+            if any(entry in one.handed for one in self.others()):
                 authors.add(None)
         is_locked = any(suspect.is_locked for suspect in suspects) or _local.transaction.depth > 0
         return self.publish(entry, value, authors, is_locked)
 
+    def is_held(self, entry: _Entry) -> bool:
+        """Whether another thread may be changing a value just now. Under the master lock.
+
+        Who holds its own lock may, for as long as it takes. Who has it in hand under another lock
+        may, too, but delays the look for a second only: it may hold that lock for ever.
+        """
+        others = self.others()
+        is_late = entry in self.overdue
+        return any(
+            entry.key in one.names or (entry in one.handed and not is_late) for one in others
+        )
+
+    def others(self) -> list[_Transaction]:
+        """Give the transactions of other threads. Under the master lock."""
+        mine = _local.transaction
+        return [one for one in _transactions if one is not mine]
+
     def look_at_overdue(self, mine: _Transaction) -> None:
-        """Look at what somebody held whenever it was looked at; to be told with a transaction."""
+        """Look at what a lock guards that was held at every look; to be told with a transaction."""
         for entry in list(self.overdue):
-            if mine.may_change(entry):
-                self.overdue.discard(entry)
-                self.look_at(entry, [_change_here()[1]], _Transaction.guards)
+            if entry.key in mine.names:
+                self.look_at(entry, [_change_here()[1]])
 
     def look_before(self, entry: _Entry, me: _Run | None) -> None:
         """Look at what others may have changed in place, before an equal value hides that."""
         with _master:
             in_hand = any(entry in run.handed for run in _running if run is not me)
             is_suspect = in_hand or entry in self.named
-        if is_suspect and self.look_at(entry, [me], lambda transaction, entry: False):
+        if is_suspect and self.look_at(entry, [me], is_last_chance=True):
             _notify([entry])
 
     def tell_by_now(self, entry: _Entry, me: _Run | None) -> None:
@@ -972,17 +981,12 @@ class _Inspector:
         before = entry.fingerprint
         after = _fingerprint(value)
         with _master:
-            is_others = entry in self.named or self.is_held(entry, _Transaction.may_change)
+            is_others = entry in self.named or self.is_held(entry)
             if entry.fingerprint is not before or is_others:
                 return
             entry.fingerprint = after
         if after.content != before.content:
             _store.offer(entry, value, _Change("changed in place"), is_told=False)
-
-    def is_held(self, entry: _Entry, is_in_the_way: Callable[[_Transaction, _Entry], bool]) -> bool:
-        """Whether another thread's transaction is in the way of a look. Under the master lock."""
-        mine = _local.transaction
-        return any(is_in_the_way(one, entry) for one in _transactions if one is not mine)
 
     def publish(
         self, entry: _Entry, value: Any, authors: set[_Run | None], is_locked: bool
@@ -1018,7 +1022,7 @@ _Stale = dict[str | None, list[_Entry]]  # and the entries that have another one
 def _add_notes(notes: _Notes, more: _Notes) -> None:
     """Add what was read, with the older version where both have one."""
     for fragment, versions in more.items():
-        mine = notes.setdefault(fragment, {})
+        mine = notes.setdefault(fragment, versions)  # the run's own notes, for what it knows later
         for entry, version in versions.items():
             mine[entry] = min(version, mine.get(entry, version))
 
@@ -1042,7 +1046,7 @@ class _Run:
         self.fragments: list[str] = list(ctx.fragment_ids_this_run or ())
         self.thread_id = thread_id  # of no other thread until it is over
         self.is_over = False
-        self.is_whole = False  # it has ended, and was not cut short by a rerun
+        self.is_whole = False  # it has ended for good, and not to begin anew at once
         self.is_shown = False  # in place of what was shown before it
         self.cause = _Cause()
         self.change = _BY_A_THREAD  # what is noted of its assignments
@@ -1050,7 +1054,7 @@ class _Run:
         self.cut_short: _Notes = {}  # what was read by runs of its runner just before it
         self.messages = 0  # that it has sent to the page
         self.messages_before: dict[_Entry, int] = {}  # the first read of an entry that can be shown
-        self.redraws: set[_Entry] = set()  # shown, and then assigned
+        self.outdated: set[_Entry] = set()  # shown, and then assigned
         self.handed: set[_Entry] = set()  # containers, which may be changed in place without a lock
 
     def note(self, entry: _Entry, fragment: str | None, is_shown: bool) -> None:
@@ -1067,20 +1071,20 @@ class _Run:
         """Note what this run assigns although something was drawn since it was read."""
         for entry in entries:
             if self.messages_before.get(entry, self.messages) != self.messages:
-                self.redraw(entry)
+                self.outdate(entry)
 
-    def redraw(self, entry: _Entry) -> None:
+    def outdate(self, entry: _Entry) -> None:
         """Have this run's own page drawn again, if it shows the entry: once for each of them."""
         is_read = any(entry in notes for notes in list(self.readers.values()))
         if is_read and entry not in self.cause.redrawn:
-            self.redraws.add(entry)
+            self.outdated.add(entry)
 
     def know(self, entry: _Entry, before: int) -> None:
         """Note a change that this run has made itself.
 
         Once the run is over, these notes are the session's: so also a late look spares its page.
         """
-        if entry not in self.redraws:
+        if entry not in self.outdated:
             for notes in list(self.readers.values()):
                 if notes.get(entry) == before:  # else it has missed an earlier change, too
                     notes[entry] = entry.version
@@ -1093,7 +1097,7 @@ class _Session:
         self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
         self.name = f"session {app.id}"
         self.readers: _Notes = {}  # of the runs that it shows
-        self.redraws: set[_Entry] = set()  # what they have assigned after they had drawn it
+        self.outdated: set[_Entry] = set()  # what they have assigned after they had drawn it
         self.redrawn: frozenset[_Entry] = frozenset()  # and what was so when they were asked for
         self.is_ours = False  # whether we asked for any run that it shows
         self.has_missed = False  # whether messages to the page were lost
@@ -1111,13 +1115,13 @@ class _Session:
             run.cut_short = {}
             for fragment in (*run.fragments, *run.readers):
                 self.readers.pop(fragment, None)
-            self.redraws = {entry for entry in self.redraws if self.shows_older(entry)}
-            if not self.redraws:
+            self.outdated = {entry for entry in self.outdated if self.shows_older(entry)}
+            if not self.outdated:
                 self.redrawn = frozenset()
             self.add(run)
         else:
             self.readers = run.readers
-            self.redraws = run.redraws
+            self.outdated = run.outdated
             self.redrawn = run.cause.redrawn
             self.is_ours = run.cause.is_ours
             self.has_missed = False
@@ -1126,7 +1130,7 @@ class _Session:
         """Show what a run has read beside what was shown before: how much of it, nobody says."""
         _add_notes(self.readers, run.cut_short)
         _add_notes(self.readers, run.readers)
-        self.redraws |= run.redraws
+        self.outdated |= run.outdated
         self.redrawn |= run.cause.redrawn
         self.is_ours |= run.cause.is_ours
 
@@ -1158,7 +1162,7 @@ class _Session:
         depth = max((entry.change.depth for entry in entries), default=0)
         in_place = min((entry.change.in_place for entry in entries), default=0)
         redrawn: frozenset[_Entry] = frozenset()
-        if entries and self.redraws.issuperset(entries):
+        if entries and self.outdated.issuperset(entries):
             redrawn = self.redrawn.union(entries)
         self.requests = requests
         self.asked_at = time.monotonic()
@@ -1294,8 +1298,8 @@ class _Scheduler:
             del session.readers[fragment]
             return 0.0
         session.plan(stale, None)
-        runner = _request_rerun(app, fragment)
-        if runner is None:
+        runner = _guarded(_request_rerun, app, fragment)
+        if runner is None:  # it is ignored, or an error
             session.has_missed = False
             session.cause = None
             session.readers = {f: notes for f, notes in session.readers.items() if f not in stale}
@@ -1321,7 +1325,11 @@ class _Scheduler:
         return session.asked_at + min(1.0, 0.05 * (longest - _CHAIN)) - time.monotonic()
 
     def run_ended(self, run: _Run) -> None:
-        """Hear that a whole run has ended, as Streamlit has: it takes note, unless superseded."""
+        """Hear that a whole run has ended, of which Streamlit has heard before us.
+
+        It has taken note, unless the runner is not the session's any more: it was superseded, or
+        has ended, too.
+        """
         app = run.session.app()
         runner = None if app is None else app._scriptrunner
         if runner is not None and runner._requests is run.requests:
@@ -1330,7 +1338,11 @@ class _Scheduler:
             run.session.add(run)
 
     def runner_ended(self, run: _Run, client_state: Any) -> None:
-        """Hear that the runner has ended that made a run last; Streamlit takes note, or not."""
+        """Hear that the runner has ended that made a run last.
+
+        If Streamlit has kept its client state, what that run drew is shown, also where we have
+        heard of the run's end only now.
+        """
         session = run.session
         app = session.app()
         if app is None:
@@ -1516,6 +1528,7 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
     if event.name == "SHUTDOWN":
         if not run.is_over:  # the script has called `sys.exit()`
             _guarded(_end_run, run)
+            run.is_whole = True
         _scheduler.call(_scheduler.runner_ended, run, details.get("client_state"))
     elif "STOPPED" in event.name:
         _guarded(_end_run, run)
@@ -1600,16 +1613,17 @@ class _Alone:
         return bool(lock._lock.acquire(blocking, timeout))
 
     def commit(self, transaction: _Transaction) -> None:
-        """Tell what was `changed`, and have it looked at what was `handed`; keep all or nothing.
+        """Tell what was `changed`, and have looked at what was `in_hand`; keep all or nothing.
 
-        The locks of `names` are held until it is done, and are released whatever it raises.
+        It is asked while the locks are held, which are released whatever it raises. To keep
+        nothing is to put back what the entries held: they have their new values already.
         """
         quiet = _quiet.get()
-        if quiet is not None:  # its end looks, but at what others may have changed before it
-            quiet.handed.update(transaction.handed - _inspector.named.keys())
-        if quiet is None and transaction.handed:
-            run = _change_here()[1]
-            _inspector.name(transaction.handed, run, True, transaction.changed)
+        in_hand = transaction.in_hand()
+        if quiet is not None:  # its end looks; but what is named already is another's to tell
+            quiet.handed.update(in_hand - _inspector.named.keys())
+        if quiet is None and in_hand:
+            _inspector.name(in_hand, _change_here()[1], True, transaction.changed)
         elif transaction.changed:
             _tell(transaction.changed)
 
@@ -1621,7 +1635,7 @@ class _Alone:
         return _assign(new, only_new)
 
     def offer(self, entry: _Entry, value: Any, change: _Change, is_told: bool) -> bool:
-        """Keep a change in place that is no transaction's; False if it came too late."""
+        """Keep a change in place that is no transaction's; False if it came too late. No error."""
         return True
 
     def force(self, entry: _Entry) -> None:

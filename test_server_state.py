@@ -981,25 +981,35 @@ class Locks(Case):
 
     def test_L6_where_a_lock_is_held_at_every_look_the_next_release_looks(self):
         worker, next_one = types.SimpleNamespace(ctx=None), types.SimpleNamespace(ctx=None)
-        for name in ("x", "another"):  # the value's own lock, and one under which it is in hand
-            self.state.x = []
-            (other,) = self.tabs(1)
-            with self.locks["x"]:
-                self.state.x.append("told")
-            self.in_thread(worker, self.locks[name].acquire)
-            self.in_thread(worker, lambda: self.state.x)
-            self.world.settle(1.5)
+        self.state.x = []
+        (other,) = self.tabs(1)
+        with self.locks["x"]:
+            self.state.x.append("told")
+        self.in_thread(worker, self.locks["x"].acquire)
+        self.world.settle(1.5)
+        self.world.step_inspector()
+        self.assertEqual(other.shown[None, "x"], "[]")
+        self.in_thread(worker, self.locks["x"].release)  # no look comes between
+        self.in_thread(next_one, self.locks["x"].acquire)
+        self.world.settle(0.5)
+        self.assertEqual(other.shown[None, "x"], "['told']")
+        self.in_thread(next_one, self.locks["x"].release)
+
+    def test_L6_a_value_in_hand_under_another_lock_for_ever(self):
+        worker = types.SimpleNamespace(ctx=None)
+        self.state.log = []
+        (other,) = self.tabs(1, reads("log"))
+        self.in_thread(worker, self.locks["worker"].acquire)
+        self.in_thread(worker, lambda: self.state.log)
+        with self.locks["log"]:
+            self.state.log.append("told")
+        self.world.settle(0.5)
+        self.assertEqual(other.shown[None, "log"], "[]")
+        self.world.settle(0.7)
+        for _ in range(2):
             self.world.step_inspector()
-            self.assertEqual(other.shown[None, "x"], "[]")
-            with mock.patch.object(self.module._Inspector, "look"):  # it never comes to it
-                self.in_thread(worker, self.locks[name].release)
-                self.assertEqual(self.module._present["x"].fingerprint.content, fingerprint(self.module, ["told"]))
-            self.in_thread(next_one, self.locks[name].acquire)
-            self.in_thread(next_one, lambda: self.state.x)
-            self.world.step_inspector()
-            self.world.settle(0.5)
-            self.assertEqual(other.shown[None, "x"], "['told']")
-            self.in_thread(next_one, self.locks[name].release)
+        self.world.settle(0.5)
+        self.assertEqual(other.shown[None, "log"], "['told']")
 
     def test_L3_however_long_a_lock_is_held(self):
         worker = types.SimpleNamespace(ctx=None)
@@ -1160,6 +1170,12 @@ class Locks(Case):
                 runner.send("SHUTDOWN", client_state=ClientState())
                 runner.world.loop.call_soon_threadsafe(runner.session.over, runner, None)
 
+        def exits(session):
+            session.show("x")
+            yield
+            if session is tab:
+                raise SystemExit
+
         make_runs = Runner.main
         self.state.x = ["a"]
         tab, other = self.tabs(2)
@@ -1167,8 +1183,15 @@ class Locks(Case):
             self.click(tab)
             tab.click(leaves)
             self.world.settle()
-        self.assertEqual(other.shown[None, "x"], "['a', 'b']")
-        self.assertTrue(self.locks["m"].acquire(blocking=False))
+            self.assertEqual(other.shown[None, "x"], "['a', 'b']")
+            self.assertTrue(self.locks["m"].acquire(blocking=False))
+            self.runs_of(tab, other)
+            self.world.script = exits
+            tab.click()
+            self.world.settle()
+            self.state.x = "new"
+            self.world.settle(5)
+        self.assertLessEqual(self.runs_of(tab)[0], 3)
 
     def test_L1_a_lock_that_a_thread_leaves_is_released_at_its_end(self):
         module = load()
@@ -1219,12 +1242,41 @@ class Locks(Case):
         self.assertIs(self.locks["x"], self.locks.get("x"))
 
     def test_L1_what_a_thread_changed_that_ends_with_a_lock_is_told(self):
-        other = self.tabs(1)[0]
-        self.locks["lost"].acquire()
+        log = self.state.log = []
+        other = self.tabs(1, reads("x", "log"))[0]
+        self.locks["log"].acquire()
         self.state.x = "told"
+        log.append("told")
         self.world.settle()
-        self.assertEqual(other.shown[None, "x"], "None")
+        self.assertEqual(other.shown, {(None, "x"): "None", (None, "log"): "[]"})
         vars(self.world).pop("local")  # the thread's end
+        self.world.settle()
+        self.assertEqual(other.shown, {(None, "x"): "'told'", (None, "log"): "['told']"})
+
+    def test_L1_a_run_leaves_locks_and_its_thread_goes_on(self):
+        def leaves(session):
+            self.state.get("x")
+            self.locks["a", "b"].acquire(blocking=False)
+            yield
+
+        def locked():
+            with self.locks["x"]:
+                self.state.x = "told"
+
+        def script(session):
+            session.show("x")
+            yield
+            yield from session.fragment("f", reads())
+
+        tab, other = self.tabs(2, script)
+        tab.click(leaves)
+        self.world.step_runner(self.world.runners[0])
+        tab.click(does(locked), fragment="f")  # waits for the same runner
+        seen = []
+        while self.world.runners:
+            self.world.step_runner(self.world.runners[0])
+            seen.append(self.locks["a"].locked())
+        self.assertEqual((len(tab.runs), True in seen, seen[-5:]), (2, True, [False] * 5))
         self.world.settle()
         self.assertEqual(other.shown[None, "x"], "'told'")
 
@@ -1672,6 +1724,16 @@ class Reruns(Case):
             tab.click(fragment="f")
             self.world.settle()
         self.assertEqual((set(tab.runs), tab.shown["f", "x"]), ({("f",)}, "2"))
+
+    def test_R3_a_fragment_that_changes_something_in_place_is_not_told_of_it(self):
+        def append():
+            with self.locks["log"]:
+                self.state.log.append(1)
+
+        self.state.log = []
+        tab, other = self.tabs(2, lambda session: session.fragment("f", reads("log")))
+        self.click(tab, append, fragment="f")
+        self.assertEqual((tab.runs, other.runs), ([("f",)], [("f",)]))
 
     def test_R2_what_a_helper_thread_of_a_fragment_reads_is_the_fragments(self):
         def fragment(session):
@@ -2774,6 +2836,18 @@ class Changes(Case):
         for i, one in enumerate(values()):
             for j, two in enumerate(values()):
                 self.assertEqual(self.same(one, two), i == j, (one, two))
+
+    def test_C5_a_dict_of_an_own_class_that_holds_itself(self):
+        class Room(dict):
+            pass
+
+        def room(text):
+            made = Room(text=text)
+            made["self"] = made.again = made
+            return made
+
+        self.assertTrue(self.same(room("a"), room("a")))
+        self.assertFalse(self.same(room("a"), room("b")))
 
     def test_C3_a_dict_with_attributes(self):
         class Room(dict):
