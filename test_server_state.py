@@ -1209,7 +1209,9 @@ class Locks(Case):
             self.assertTrue(lock.acquire(timeout=10))
             lock.release()
             self.assertFalse(lock.locked())
-        entry = module._present["x"]
+        entry, until = module._present["x"], time.monotonic() + 30
+        while entry.told != entry.version and time.monotonic() < until:
+            time.sleep(0.001)
         self.assertEqual(entry.told, entry.version)
         del thread
         gc.collect()
