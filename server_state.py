@@ -90,7 +90,11 @@ class ServerState(MutableMapping[str, Any]):
         _found(_store.write({_name(key): _MISSING}), key, MissingAttributeError)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, (str, int)) and _read(_name(key), is_shown=False) is not _MISSING
+        if not isinstance(key, (str, int)):
+            return False
+        name = _name(key)
+        is_here = _read(name, is_shown=False) is not _MISSING
+        return is_here or _store.found(name) is not _MISSING
 
     def __iter__(self) -> Iterator[str]:
         _note(_key_set)
@@ -490,14 +494,14 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
     a lock and is no container.
     """
     quiet = _quiet.get()
+    transaction = _local.transaction
+    if transaction.depth > 0:
+        transaction.handed.add(entry)
     if quiet is not None:
         if entry not in quiet.handed:
             quiet.handed.add(entry)
             _inspector.tell_by_now(entry, run)
         return
-    transaction = _local.transaction
-    if transaction.depth > 0:
-        transaction.handed.add(entry)
     if issubclass(type(entry.value), _CONTAINERS):
         if run is not None:
             run.handed.add(entry)

@@ -720,6 +720,19 @@ class Mapping(Case):
                 setattr(self.state, name, 1)
         self.assertEqual(len(self.state), 0)
 
+    def test_M2_a_store_may_have_a_value_that_is_missing_here(self):
+        class Store(self.module._Alone):
+            def found(self, key):
+                if key == "refused":
+                    raise ValueError("cannot be read")
+                return 1 if key == "there" else self_.module._MISSING
+
+        self_ = self
+        with mock.patch.object(self.module, "_store", Store()):
+            self.assertEqual((self.state["there"], "there" in self.state, "gone" in self.state), (1, True, False))
+            with self.assertRaisesRegex(ValueError, "cannot be read"):
+                "refused" in self.state  # noqa: B015
+
     def test_M3_iteration_works_on_a_snapshot(self):
         self.state.update(a=1, b=2, c=3)
         for key, _ in self.state.items():
@@ -1167,8 +1180,9 @@ class Locks(Case):
             try:
                 yield from make_runs(runner)
             except SystemExit:
-                runner.send("SHUTDOWN", client_state=ClientState())
-                runner.world.loop.call_soon_threadsafe(runner.session.over, runner, None)
+                client_state = ClientState()
+                runner.send("SHUTDOWN", client_state=client_state)
+                runner.world.loop.call_soon_threadsafe(runner.session.over, runner, client_state)
 
         def exits(session):
             session.show("x")
@@ -1185,6 +1199,7 @@ class Locks(Case):
             self.world.settle()
             self.assertEqual(other.shown[None, "x"], "['a', 'b']")
             self.assertTrue(self.locks["m"].acquire(blocking=False))
+            self.locks["m"].release()
             self.runs_of(tab, other)
             self.world.script = exits
             tab.click()
@@ -1245,15 +1260,16 @@ class Locks(Case):
 
     def test_L1_what_a_thread_changed_that_ends_with_a_lock_is_told(self):
         log = self.state.log = []
-        other = self.tabs(1, reads("x", "log"))[0]
+        one, two = self.tabs(1)[0], self.tabs(1, reads("log"))[0]
         self.locks["log"].acquire()
         self.state.x = "told"
         log.append("told")
         self.world.settle()
-        self.assertEqual(other.shown, {(None, "x"): "None", (None, "log"): "[]"})
+        self.assertEqual((one.shown[None, "x"], two.shown[None, "log"]), ("None", "[]"))
         vars(self.world).pop("local")  # the thread's end
+        self.world.script = lambda session: reads("x" if session is one else "log")(session)
         self.world.settle()
-        self.assertEqual(other.shown, {(None, "x"): "'told'", (None, "log"): "['told']"})
+        self.assertEqual((one.shown[None, "x"], two.shown[None, "log"]), ("'told'", "['told']"))
 
     def test_L1_a_run_leaves_locks_and_its_thread_goes_on(self):
         def leaves(session):
@@ -1263,12 +1279,14 @@ class Locks(Case):
 
         def locked():
             with self.locks["x"]:
-                self.state.x = "told"
+                self.state.x.x = "told"
 
         def script(session):
             session.show("x")
             yield
             yield from session.fragment("f", reads())
+
+        self.state.x = Point("old")
 
         tab, other = self.tabs(2, script)
         tab.click(leaves)
@@ -1278,9 +1296,10 @@ class Locks(Case):
         while self.world.runners:
             self.world.step_runner(self.world.runners[0])
             seen.append(self.locks["a"].locked())
+            self.assertGreaterEqual(min(transaction.depth for transaction in self.module._transactions), 0)
         self.assertEqual((len(tab.runs), True in seen, seen[-5:]), (2, True, [False] * 5))
         self.world.settle()
-        self.assertEqual(other.shown[None, "x"], "'told'")
+        self.assertEqual(other.shown[None, "x"], repr(Point("told")))
 
     def test_L3_what_was_assigned_and_changed_in_place_is_told_once_however_late_the_look(self):
         (tab,) = self.tabs(1, reads("log", "n"))
@@ -2128,6 +2147,18 @@ class Reruns(Case):
         with mock.patch.object(tab, "request_rerun", lambda state: None):
             self.write(1)()
             self.world.settle()
+        tab.click()
+        self.world.step_runner(self.world.runners[0])
+        self.world.step_runner(self.world.runners[0])
+        self.assertEqual(tab._scriptrunner.ctx._server_state.cause, self.module._Cause())
+
+    def test_R6_a_request_that_fails_leaves_no_chain(self):
+        (tab,) = self.tabs(1)
+        fails = mock.patch.object(tab, "request_rerun", side_effect=ValueError("gone"))
+        with fails, self.assertLogs("server_state", "ERROR") as logs:
+            self.write(1)()
+            self.world.settle()
+        self.assertEqual(len(logs.output), 1)
         tab.click()
         self.world.step_runner(self.world.runners[0])
         self.world.step_runner(self.world.runners[0])
