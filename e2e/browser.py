@@ -94,10 +94,10 @@ class TwoTabs(RealServerCase):
         self.server = self.serve(text, files, **options)
         return self.open(self.server), self.open(self.server)
 
-    def sizes(self, server: Server, path: str = "") -> Iterator[Page]:
+    def sizes(self, server: Server) -> Iterator[Page]:
         """Open a page at each of the sizes and colours that apps are made for."""
         schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
         for width in (1280, 400):
             for color_scheme in schemes:
                 with self.subTest(width=width, color_scheme=color_scheme):
-                    yield self.open(server, path, width=width, color_scheme=color_scheme)
+                    yield self.open(server, width=width, color_scheme=color_scheme)

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 from playwright.sync_api import Locator, Page, expect
@@ -34,6 +34,10 @@ if st.button("hold"):
         while not pathlib.Path("go").exists():
             time.sleep(0.01)
 """
+
+
+def is_whole(page: Page) -> bool:
+    return not page.evaluate(CUT_OFF)
 
 
 class Recipes(TwoTabs):
@@ -81,11 +85,14 @@ class Recipes(TwoTabs):
 
     def assert_presentable(self, text: str, path: str = "") -> None:
         """At each size and colour all of it is in the window, and the log is clean."""
-        for page in self.sizes(self.server, path):
+        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+        for color_scheme in schemes:
+            page = self.open(self.server, path, width=1280, color_scheme=color_scheme)
             expect(page.get_by_text(text).first).to_be_visible()
-            expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
-            self.assertEqual(page.evaluate(CUT_OFF), [])
             expect(page.get_by_test_id("stException")).to_have_count(0)
+            for width in (1280, 400):
+                page.set_viewport_size({"width": width, "height": 760})
+                self.until("all to be in the window", page, functools.partial(is_whole, page))
         for word in ("Traceback", "Error", "Warning", "WARNING", "deprecated", "cause each other"):
             self.assertNotIn(word, self.server.output())
 

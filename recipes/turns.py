@@ -42,4 +42,4 @@ for field in range(9):
 if end if mine else len(seats) < 2:
     st.button("Play again" if mine else "Play", on_click=act, args=(game, me), type="primary")
 st.caption("Play or watch along:")
-st.code(f"{st.context.url}?room={quote(game[5:])}", language=None)
+st.code(f"{st.context.url}?room={quote(game[5:])}", language=None, wrap_lines=True)
