@@ -5,6 +5,7 @@ Each shows two tabs of Chromium side by side.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import urllib.request
@@ -93,7 +94,7 @@ TOP = 70  # of each page, where nothing is
 
 
 def main() -> None:
-    with sync_playwright() as playwright:
+    with sync_playwright() as playwright, contextlib.ExitStack() as stack:
         browser = launch(playwright)
         for act, height in HEIGHTS.items():
             name = act.__name__
@@ -101,6 +102,7 @@ def main() -> None:
                 continue
             files = {file: (RECIPES / file).read_text() for file in FILES.get(name, [])}
             server = Server((RECIPES / f"{name}.py").read_text(), files, client__toolbarMode="minimal")
+            stack.callback(server.stop)
             tabs = [browser.new_page(viewport={"width": WIDTH, "height": height}) for _ in range(2)]
             for tab in tabs:
                 tab.goto(server.url)
@@ -112,7 +114,6 @@ def main() -> None:
                 shot = Image.open(io.BytesIO(tab.screenshot())).crop((0, TOP, WIDTH, height))
                 both.paste(shot, (number * (WIDTH + GAP), 0))
                 tab.close()
-            server.stop()
             picture = RECIPES / "pictures" / f"{name}.png"
             picture.parent.mkdir(exist_ok=True)
             both.quantize(64, dither=Image.Dither.NONE).save(picture, optimize=True)

@@ -155,6 +155,13 @@ class Recipes(TwoTabs):
             for page in (one, two):
                 expect(page.get_by_text(f": {sliders[0].input_value()}. We")).to_be_visible()
         self.assert_idle(one, two)
+        start = int(sliders[0].input_value())
+        sliders[0].focus()
+        for wait in range(0, 400, 40):  # and one alone, at any pace, loses no step to what its own steps draw
+            one.keyboard.press("ArrowRight")
+            one.wait_for_timeout(wait)
+        for slider in sliders:
+            expect(slider).to_have_value(str(start + 10))
 
     @keeps_screenshots
     def test_who_is_here(self) -> None:

@@ -9,11 +9,11 @@ from server_state import server_state
 
 
 def share(key: str) -> None:
-    # A click anywhere sends all that the page shows. What another has replaced within this second is no move of this
-    # user: the new value was still on its way to the page.
+    # A click sends all that its page shows. What another has replaced within a second is no move of this user.
     replaced = [value for value, when in st.session_state[f"{key} before"] if time.monotonic() - when < 1]
     if st.session_state[key] not in replaced:
-        server_state[key] = st.session_state[f"{key} moved to"] = st.session_state[key]
+        server_state[key] = st.session_state[key]
+        st.session_state[f"{key} is mine"] = not replaced  # else the page may show something else by now
 
 
 @st.fragment  # others are not drawn with it, so that what is being typed there stays
@@ -22,7 +22,7 @@ def shared(key: str, start: Any, widget: Any, *arguments: Any) -> None:
     before = st.session_state.setdefault(f"{key} before", [])
     if st.session_state.get(key, value) != value:
         before[:] = [*before[-9:], (st.session_state[key], time.monotonic())]
-    if not isinstance(value, str) or st.session_state.pop(f"{key} moved to", None) != value:  # else it is typed on
+    if not st.session_state.pop(f"{key} is mine", False) or st.session_state[key] != value:
         st.session_state[key] = value  # not as the widget's `value`: each one would make another widget
     widget(*arguments, key=key, on_change=share, args=(key,))
 
