@@ -1108,7 +1108,6 @@ class _Session:
         self.connection: weakref.ref[Any] | None = None
         self.cause: _Cause | None = None  # of the run that we ask for
         self.requests: Any = None  # to the runner that makes it, once there is one
-        self.run: _Run | None = None  # of whose end we have not yet heard
         self.asked_at = 0.0  # when we asked for a run
 
     def replace(self, run: _Run) -> None:
@@ -1182,7 +1181,7 @@ class _Session:
 _SOON = 0.001  # seconds from a change to the look for its readers: the writer goes on first
 _SWEEP = 1.0  # seconds between looks for tabs that have come back
 _TURN = 0.0005  # seconds for the event loop to send what was drawn, before the next rerun
-_LOOK = 0.004  # seconds between looks whether the process is idle, while reruns are under way
+_LOOK = 0.004  # seconds between looks whether the process is idle, or has sent what was drawn
 _AT_LEAST = 0.03  # seconds until the next rerun is started beside others, at the latest
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _COLLECT = 5.0  # seconds for which the collection of garbage is put off, at most
@@ -1292,8 +1291,10 @@ class _Scheduler:
         if app._scriptrunner is not None:  # a rerun would interrupt it; we hear of its end
             app._scriptrunner.on_event.connect(_on_event, weak=False)
             return None
-        if session.run is not None or not self.runtime.is_active_session(app.id):
-            return None  # we have not yet heard of its run's end; nobody is there
+        if not self.runtime.is_active_session(app.id):
+            return None
+        if app._browser_queue._queue:  # Streamlit drops what was not sent when the next run begins
+            return _LOOK
         wait = self.wait_of_chain(session, stale)
         if wait > 0:
             return wait
@@ -1351,9 +1352,7 @@ class _Scheduler:
         app = session.app()
         if app is None:
             return
-        if run is session.run:
-            session.run = None
-            self.running.discard(session)
+        self.running.discard(session)
         is_kept = client_state is None or app._client_state is client_state
         if not run.is_whole and run.messages > 0:
             session.add(run)
@@ -1378,7 +1377,8 @@ def _warn_of_chain(entry: _Entry, what: str) -> None:
 # --- Streamlit: every reach into it ---
 _off = False  # where it lacks something that we need
 _NEEDS_OF_SESSION = """id request_rerun _client_state.CopyFrom _event_loop.call_soon_threadsafe
-    _fragment_storage.contains _scriptrunner.on_event.connect _scriptrunner.request_rerun
+    _fragment_storage.contains _browser_queue._queue
+    _scriptrunner.on_event.connect _scriptrunner.request_rerun
     _scriptrunner._requests._state.name _scriptrunner._requests._rerun_data.fragment_id_queue
     _scriptrunner._requests._rerun_data.widget_states _scriptrunner._script_thread"""
 _NEEDS_OF_CONTEXT = """fragment_ids_this_run page_script_hash query_string script_requests
@@ -1497,7 +1497,7 @@ def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) ->
         known: _Run | None = ctx.__dict__.get("_server_state")
         if known is not None:
             return known  # another of the run's threads was faster
-        run = ctx._server_state = session.run = _Run(session, ctx, runner._script_thread.ident)
+        run = ctx._server_state = _Run(session, ctx, runner._script_thread.ident)
         if before is not None and not before.is_whole:
             run.cut_short = before.cut_short
             if before.messages > 0:
