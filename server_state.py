@@ -1354,9 +1354,7 @@ class _Scheduler:
             return
         self.running.discard(session)
         is_kept = client_state is None or app._client_state is client_state
-        if not run.is_whole and run.messages > 0:
-            session.add(run)
-        elif run.is_whole and is_kept and not run.is_shown:
+        if run.is_whole and is_kept and not run.is_shown:
             session.replace(run)
         self.look_at(session)
         self.step_in(_TURN)

@@ -1635,6 +1635,28 @@ class Locks(Case):
             self.world.settle()
             self.assertEqual([tab.shown[None, "x"] for tab in (one, two)], ["['two']"] * 2)
 
+    def test_L6_two_looks_at_once(self):
+        look, thread = self.module._fingerprint, types.SimpleNamespace(ctx=None)
+
+        def append(text):
+            with self.locks["x"]:
+                self.state.x.append(text)
+
+        def meanwhile(value):
+            self.module._fingerprint = look
+            found = look(value)
+            self.in_thread(types.SimpleNamespace(ctx=None), self.module._inspector.look)
+            self.in_thread(thread, lambda: append("late"))
+            return found
+
+        self.state.x = []
+        (tab,) = self.tabs(1)
+        self.in_thread(thread, lambda: append("early"))
+        self.module._fingerprint = meanwhile
+        self.world.step_inspector()
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "['early', 'late']")
+
     def test_L5_what_a_superseded_run_changes_in_place(self):
         self.state.x = []
         (other,) = self.tabs(1)
@@ -2608,6 +2630,28 @@ class Reruns(Case):
         self.assertEqual(session.readers, {"f": {a: 4, b: 6}, "g": {b: 1}, None: {a: 7}})
         session.replace(run({None: {b: 8}}, {"g": {b: 1}}))
         self.assertEqual(session.readers, {None: {b: 8}})
+
+    def test_R2_what_was_cut_short_is_still_shown_where_its_successor_is_dropped(self):
+        def script(session):
+            session.show("y" if session.page == "main" else "x")
+            yield
+            if session.page == "other" and self.state.to_dict()["x"] == "old":
+                self.state.x = "new"
+                raise RerunScript
+            yield
+            yield from session.fragment("f", reads())
+
+        self.state.x = "old"
+        (tab,) = self.tabs(1, script)
+        tab.click(page="other")
+        while tab.shown.get((None, "x")) is None:
+            self.world.step_runner(self.world.runners[0])
+            while self.world.loop.soon:
+                self.world.step_loop()
+        self.run_out()  # Streamlit has not yet taken note of what the second run drew
+        tab.click(fragment="f")
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "'new'")
 
     def test_S4_an_event_from_a_thread_without_a_context_is_no_error(self):
         for name in ("SCRIPT_STARTED", "ENQUEUE_FORWARD_MSG", "SCRIPT_STOPPED_WITH_SUCCESS", "SHUTDOWN"):
