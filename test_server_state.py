@@ -1646,6 +1646,8 @@ class Locks(Case):
             self.module._fingerprint = look
             found = look(value)
             self.in_thread(types.SimpleNamespace(ctx=None), self.module._inspector.look)
+            self.world.settle(0.5)
+            self.assertEqual(tab.shown[None, "x"], "['early']")
             self.in_thread(thread, lambda: append("late"))
             return found
 
