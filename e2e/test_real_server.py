@@ -10,7 +10,7 @@ from functools import partial
 
 import streamlit as st
 
-from streamlit_client import ROOT, RealServerCase, app, wait_for
+from streamlit_client import ROOT, RealServerCase, Tab, app, wait_for
 
 
 class RealServer(RealServerCase):
@@ -142,6 +142,25 @@ class RealServer(RealServerCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn("1" if "counter" in demo else "Hi", done.stdout)
             self.assertNotIn("server_state reruns no other", done.stderr)
+
+    def test_R2_a_script_that_exits_python(self) -> None:
+        server = self.serve(app("exits"))
+        exits, other = self.tabs(server, 2)
+        started = exits.started
+        exits.click("exit")
+        wait_for("the exit", lambda: exits.started > started)
+        for number in (1, 2):
+            other.click("write")
+            for tab in (exits, other):
+                tab.wait_for_text(f"x is {number}.")
+        self.runs(other)
+        self.assertLessEqual(exits.started - started, 4)  # each such run may be made twice, but no more
+        other.wait_for_text("left is False.")  # the thread that had left it has ended
+        lines = [line for line in server.output().splitlines() if " is rerun, " in line]
+        self.assertIn(len(lines), (2, 3))
+        expected = r'^session [0-9a-f-]{8} is rerun, its page: server_state\["x"\] assigned by session [0-9a-f-]{8}$'
+        for line in lines:
+            self.assertRegex(line, expected)
 
 
 if __name__ == "__main__":
