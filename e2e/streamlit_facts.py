@@ -30,7 +30,7 @@ FACTS = {
     "fragment_id": "ClientState().fragment_id == ''",
     "_fragment_storage": "session._fragment_storage",
     "contains": "session._fragment_storage.contains('no such fragment') is False",
-    "_browser_queue": "session._browser_queue",
+    "_browser_queue": "session._browser_queue is not None",
     "_queue": "isinstance(session._browser_queue._queue, list)",
     "request_rerun": "callable(session.request_rerun)",
     "_requests": "runner._requests is ctx.script_requests",

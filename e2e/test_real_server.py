@@ -143,6 +143,7 @@ class RealServer(RealServerCase):
             self.assertIn("1" if "counter" in demo else "Hi", done.stdout)
             self.assertNotIn("server_state reruns no other", done.stderr)
 
+    @unittest.skipUnless(hasattr(st, "App"), "in older releases its session never hears of such a script's end")
     def test_R2_a_script_that_exits_python(self) -> None:
         server = self.serve(app("exits"))
         exits, other = self.tabs(server, 2)
