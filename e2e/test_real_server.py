@@ -10,7 +10,7 @@ from functools import partial
 
 import streamlit as st
 
-from streamlit_client import ROOT, RealServerCase, Tab, app, wait_for
+from streamlit_client import ROOT, RealServerCase, app, wait_for
 
 
 class RealServer(RealServerCase):
