@@ -1108,7 +1108,7 @@ class _Session:
         self.connection: weakref.ref[Any] | None = None
         self.cause: _Cause | None = None  # of the run that we ask for
         self.requests: Any = None  # to the runner that makes it, once there is one
-        self.asked_at = 0.0  # when we asked for a run
+        self.asked_at = self.ended_at = 0.0  # when we asked for a run, and when one ended
 
     def replace(self, run: _Run) -> None:
         """Show what a whole run has read, in place of what was shown before."""
@@ -1182,6 +1182,7 @@ _SOON = 0.001  # seconds from a change to the look for its readers: the writer g
 _SWEEP = 1.0  # seconds between looks for tabs that have come back
 _TURN = 0.0005  # seconds for the event loop to send what was drawn, before the next rerun
 _LOOK = 0.004  # seconds between looks whether the process is idle, or has sent what was drawn
+_SENDS = 1.0  # seconds in which Streamlit sends what a run has drawn, if anybody is there
 _AT_LEAST = 0.03  # seconds until the next rerun is started beside others, at the latest
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _COLLECT = 5.0  # seconds for which the collection of garbage is put off, at most
@@ -1293,7 +1294,8 @@ class _Scheduler:
             return None
         if not self.runtime.is_active_session(app.id):
             return None
-        if app._browser_queue._queue:  # Streamlit drops what was not sent when the next run begins
+        is_new = time.monotonic() < session.ended_at + _SENDS
+        if app._browser_queue._queue and is_new:  # it would be dropped when the next run begins
             return _LOOK
         wait = self.wait_of_chain(session, stale)
         if wait > 0:
@@ -1353,6 +1355,7 @@ class _Scheduler:
         if app is None:
             return
         self.running.discard(session)
+        session.ended_at = time.monotonic()
         is_kept = client_state is None or app._client_state is client_state
         if run.is_whole and is_kept and not run.is_shown:
             session.replace(run)
