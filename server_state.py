@@ -43,7 +43,7 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -343,7 +343,7 @@ class _NoRerun:
 
     It holds for the current thread or asyncio task, and for tasks that are started in it. What was
     changed in place before is told where the block first reads it; at the end of the block, what
-    it had in hand is taken for told.
+    it had in hand is taken for told, even if another run has changed it meanwhile without a lock.
     """
 
     def __enter__(self) -> None:
@@ -949,11 +949,11 @@ class _Inspector:
         Who holds its own lock may, for as long as it takes. Who has it in hand under another lock
         may, too, but delays the look for a second only: it may hold that lock for ever.
         """
-        others = self.others()
-        is_late = entry in self.overdue
-        return any(
-            entry.key in one.names or (entry in one.handed and not is_late) for one in others
-        )
+        lock = _locks.get(entry.key)
+        if lock is not None and lock.locked() and not lock._lock._is_owned():
+            return True
+        in_hand = any(entry.key in one.names or entry in one.handed for one in self.others())
+        return in_hand and entry not in self.overdue
 
     def others(self) -> list[_Transaction]:
         """Give the transactions of other threads. Under the master lock."""
@@ -1570,6 +1570,10 @@ def _rerun_between_fragments(run: _Run, ctx: Any, runner: Any) -> None:
     if _scheduler.wait_of_chain(run.session, stale) > 0:
         return
     fragment = None if None in stale else next(iter(stale))
+    if fragment is None:  # else Streamlit draws the page into the container of the last fragment
+        for variable in copy_context():
+            if variable.name.endswith("dg_stack"):
+                variable.set(variable.get()[:1])
     run.session.plan(stale, requests)
     kind = sys.modules[_SCRIPTRUNNER].RerunData
     names = ("query_string", "page_script_hash", "cached_message_hashes", "context_info")

@@ -1027,6 +1027,22 @@ class Locks(Case):
         self.world.settle(0.5)
         self.assertEqual(other.shown[None, "log"], "['told']")
 
+    def test_L6_a_lock_released_inside_a_longer_one_is_not_held(self):
+        worker = types.SimpleNamespace(ctx=None)
+        self.state.log = []
+        (other,) = self.tabs(1, reads("log"))
+        self.in_thread(worker, self.locks["for ever"].acquire)
+        self.in_thread(worker, self.locks["log"].acquire)
+        self.in_thread(worker, self.locks["log"].release)
+        for number in range(3):
+            with self.locks["log"]:
+                self.state.log.append(number)
+            self.world.settle(1.2)
+            for _ in range(2):
+                self.world.step_inspector()
+            self.world.settle(0.5)
+            self.assertEqual(other.shown[None, "log"], repr(list(range(number + 1))))
+
     def test_L3_however_long_a_lock_is_held(self):
         worker = types.SimpleNamespace(ctx=None)
         self.state.x = []

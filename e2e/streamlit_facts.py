@@ -50,6 +50,7 @@ FACTS = {
     "_state": "{'STOP', 'RERUN', 'CONTINUE'} == {state.name for state in type(ctx.script_requests._state)}",
     "query_string": "ctx.query_string == ''",
     "RerunData": "scripts.RerunData(query_string='', page_script_hash=ctx.page_script_hash, fragment_id=None)",
+    "dg_stack": "any(one.name.endswith('dg_stack') and len(variables[one]) == 2 for one in variables)",
     # How Streamlit behaves, as the fake of the unit tests says.
     "a further run of a runner begins with SCRIPT_STARTED, in the same context": "seen.started == [True]",
     "the last run ended as its SHUTDOWN said": "seen.shutdown['client_state'] is not None and seen.accepted",
@@ -64,6 +65,7 @@ def names_for(ctx: Any, session: Any, seen: Any) -> dict[str, Any]:
         "ctx": ctx,
         "session": session,
         "seen": seen,
+        "variables": getattr(seen, "in_container", {}),
         "runtime": Runtime.instance(),
         "runner": session._scriptrunner,
         "old": hasattr(ctx, "current_fragment_id"),

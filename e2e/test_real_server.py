@@ -99,6 +99,19 @@ class RealServer(RealServerCase):
             self.assert_runs(partial(one.click, f"write {key}"), [(1, 0), (0, 1)], one, two)
             two.wait_for_text(f"{key} is 1.")
 
+    def test_R4_the_page_is_not_drawn_into_the_container_of_a_fragment(self) -> None:
+        one, two = self.tabs(self.serve(app("contained")), 2)
+        for number in (1, 2):
+            before = two.fragment_runs
+            two.click("in the fragment")
+            wait_for("the fragment to run", lambda: two.running)
+            two.click("in the fragment")
+            one.click("add")
+            two.wait_for_text(f"n is {number}.")
+            self.runs(one, two)
+            self.assertEqual(two.text().count("n is"), 1, two.text())
+            self.assertGreater(two.fragment_runs, before)
+
     def test_a_dialog_is_a_fragment(self) -> None:
         one, two = self.tabs(self.serve(app("dialog")), 2)
         one.click("open")

@@ -1,5 +1,6 @@
 """Looks up in a run what `server_state.py` leans on, by one expression for each: they stand in `streamlit_facts.py`."""
 
+import contextvars
 import threading
 import types
 from typing import Any
@@ -27,6 +28,8 @@ if seen is None:
     info.session._scriptrunner.on_event.connect(hear, weak=False)
     st.rerun()
 elif hasattr(seen, "shutdown"):
+    with st.container():
+        seen.in_container = contextvars.copy_context()
     seen.accepted = info.session._client_state is seen.shutdown["client_state"]
     names = names_for(ctx, info.session, seen)
     for name, expression in FACTS.items():
