@@ -1108,6 +1108,7 @@ class _Session:
         self.connection: weakref.ref[Any] | None = None
         self.cause: _Cause | None = None  # of the run that we ask for
         self.requests: Any = None  # to the runner that makes it, once there is one
+        self.run: _Run | None = None  # of whose runner's end we have not yet heard
         self.asked_at = self.ended_at = 0.0  # when we asked for a run, and when one ended
 
     def replace(self, run: _Run) -> None:
@@ -1292,6 +1293,8 @@ class _Scheduler:
         if app._scriptrunner is not None:  # a rerun would interrupt it; we hear of its end
             app._scriptrunner.on_event.connect(_on_event, weak=False)
             return None
+        if session.run is not None:  # it has ended, and we have not yet heard of it
+            return None
         if not self.runtime.is_active_session(app.id):
             return None
         is_new = time.monotonic() < session.ended_at + _SENDS
@@ -1354,7 +1357,9 @@ class _Scheduler:
         app = session.app()
         if app is None:
             return
-        self.running.discard(session)
+        if run is session.run:
+            session.run = None
+            self.running.discard(session)
         session.ended_at = time.monotonic()
         is_kept = client_state is None or app._client_state is client_state
         if run.is_whole and is_kept and not run.is_shown:
@@ -1498,7 +1503,7 @@ def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) ->
         known: _Run | None = ctx.__dict__.get("_server_state")
         if known is not None:
             return known  # another of the run's threads was faster
-        run = ctx._server_state = _Run(session, ctx, runner._script_thread.ident)
+        run = ctx._server_state = session.run = _Run(session, ctx, runner._script_thread.ident)
         if before is not None and not before.is_whole:
             run.cut_short = before.cut_short
             if before.messages > 0:

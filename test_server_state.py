@@ -309,7 +309,7 @@ class Session:
         self.drawn_by = {}  # the serial number of the run that drew what is shown, by place
         self.is_dead = self.was_running = False  # dead: what is sent goes nowhere, and nobody knows
         self.reconnect()
-        self.is_patchwork = self.is_unheard = self.blank = False
+        self.is_patchwork = self.blank = False
         self._browser_queue = types.SimpleNamespace(_queue=[])
         self.pressed = None  # what a button does whose work is done in the script itself
         world.sessions[self.id] = self
@@ -349,8 +349,6 @@ class Session:
     def over(self, runner, client_state):
         if self._scriptrunner is runner:
             self._scriptrunner, self._client_state = None, client_state or self._client_state
-            self.is_unheard = True
-            self.world.loop.call_soon(setattr, self, "is_unheard", False)
             self.is_patchwork |= runner.made > 1  # we may hear only now of what it made before the last run
         else:
             self.is_patchwork = True
@@ -2238,6 +2236,18 @@ class Reruns(Case):
         self.world.step_runner(self.world.runners[0])
         self.assertEqual(tab._scriptrunner.ctx._server_state.cause, self.module._Cause())
 
+    def test_R4_a_run_that_has_ended_and_of_which_we_have_not_heard(self):
+        (tab,) = self.tabs(1)
+        tab.click(does(self.write(1)))
+        self.run_out()
+        while tab._scriptrunner is not None:
+            self.world.step_loop()  # Streamlit has heard of it
+        session = self.module._sessions[tab]
+        self.assertTrue(session.stale())
+        self.module._scheduler.rerun(session)
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab), [1])
+
     def test_R4_a_rerun_waits_until_what_was_drawn_is_sent(self):
         (tab,) = self.tabs(1)
         self.click(tab)
@@ -3759,8 +3769,6 @@ class Simulation:
         # Nothing shown: a run that ended before it touched the state, which R2 allows us to overlook, once.
         # R2: what a superseded run has left on the page is bound with the older version, until the next full run.
         may_look_current |= session.is_patchwork
-        # R4: a rerun in the moment between the end of a run and our hearing of it.
-        may_look_current |= session.is_unheard
         if shown and is_current and not may_look_current and not self.in_place:
             self.wrong.append(f"R4: {session.id} is rerun in {fragment} although all that it shows is current")
 
