@@ -1123,6 +1123,8 @@ class _Session:
             if not self.outdated:
                 self.redrawn = frozenset()
             self.add(run)
+            self.outdated |= run.outdated
+            self.redrawn |= run.cause.redrawn
         else:
             self.readers = run.readers
             self.outdated = run.outdated
@@ -1134,8 +1136,6 @@ class _Session:
         """Show what a run has read beside what was shown before: how much of it, nobody says."""
         _add_notes(self.readers, run.cut_short)
         _add_notes(self.readers, run.readers)
-        self.outdated |= run.outdated
-        self.redrawn |= run.cause.redrawn
         self.is_ours |= run.cause.is_ours
 
     def shows_older(self, entry: _Entry) -> bool:

@@ -2689,6 +2689,18 @@ class Reruns(Case):
         self.world.settle()
         self.assertEqual(tab.shown[None, "x"], "'new'")
 
+    def test_R1a_what_a_superseded_run_had_drawn_is_no_redraw(self):
+        session = self.module._Session(mock.Mock(id="of a session"))
+        entry = self.module._Entry("x")
+        made = self.module._Run(session, types.SimpleNamespace(**vars(Context(mock.Mock()))), 1)
+        made.readers, made.outdated = {None: {entry: 1}}, {entry}
+        session.add(made)
+        session.plan({None: [entry]}, None)
+        self.assertEqual(session.cause.redrawn, frozenset())
+        session.replace(made)
+        session.plan({None: [entry]}, None)
+        self.assertEqual(session.cause.redrawn, {entry})
+
     def test_S4_an_event_from_a_thread_without_a_context_is_no_error(self):
         for name in ("SCRIPT_STARTED", "ENQUEUE_FORWARD_MSG", "SCRIPT_STOPPED_WITH_SUCCESS", "SHUTDOWN"):
             self.module._on_event(None, Name(name), client_state=None)
