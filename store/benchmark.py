@@ -1,4 +1,4 @@
-"""Measure what sharing the state of several processes costs: `python redis_store/benchmark.py`, about five minutes.
+"""Measure what sharing the state of several processes costs: `python store/benchmark.py`, about five minutes.
 
 With a real store on loopback, real Streamlit processes and tabs. Prints the rows, and writes `results.md` beside this
 file. STORE and CLIENT choose the store and the client library, as in the tests.
@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "e2e")]
 from rows import HEAD, Row  # noqa: E402 - in benchmarks/
 from tabs import TimedTab, opened, quiet  # noqa: E402
 
-import server_state_redis  # noqa: E402
+import server_state_store  # noqa: E402
 from streamlit_client import Server  # noqa: E402 - in e2e/
 
 ROUNDS = 9
@@ -96,7 +96,7 @@ def contended(store: Store) -> Iterator[Row]:
 
 def round_trips(store: Store) -> Iterator[Row]:
     """Scripts that are run in the store, but for those that the listening thread asks for."""
-    listening = hashlib.sha1(server_state_redis._SYNC.encode()).hexdigest().encode()
+    listening = hashlib.sha1(server_state_store._SYNC.encode()).hexdigest().encode()
     proxy = Proxy(store.port)
     process = TimedProcess(proxy.url, "round trips")
     try:
@@ -132,7 +132,7 @@ def memory(store: Store) -> Iterator[Row]:
 
 def serve(store: Store, name: str, **options: str) -> Server:
     os.environ.update(STATE_STORE=store.url, STATE_NAME=name)
-    files = {"page.py": PAGE, "server_state_redis.py": (HERE / "server_state_redis.py").read_text()}
+    files = {"page.py": PAGE, "server_state_store.py": (HERE / "server_state_store.py").read_text()}
     return Server(ENTRY, files, **options)
 
 
@@ -234,7 +234,7 @@ def main() -> None:
     text = [
         "# Results with a store",
         "",
-        "Written by `python redis_store/benchmark.py`: medians of alternating rounds, smallest and largest behind.",
+        "Written by `python store/benchmark.py`: medians of alternating rounds, smallest and largest behind.",
         "",
         f"{datetime.date.today()}, {(time.monotonic() - begun) / 60:.1f} minutes: {circumstances}.",
         "",

@@ -28,8 +28,8 @@ from typing import Any
 from real_parts import CLIENT, DEADLINE, ROOT, Process, Proxy, Store, free_port, wait_for
 
 sys.path.insert(0, str(ROOT))
-import server_state_redis
-from server_state_redis import LEASE, LockLostError
+import server_state_store
+from server_state_store import LEASE, LockLostError
 from travelling import Bomb, Message
 
 RETURN = 2.0  # seconds within which all are equal again after an outage
@@ -1127,7 +1127,7 @@ class Cost(Case):
         proxy = self.proxy()
         one = self.process(proxy.url)
         one.do("increment", "n", 20)
-        listening = hashlib.sha1(server_state_redis._SYNC.encode()).hexdigest().encode()  # nobody waits for that
+        listening = hashlib.sha1(server_state_store._SYNC.encode()).hexdigest().encode()  # nobody waits for that
         for what, args, most in (
             ("increment", ("n", 100), 2),
             ("increment_nested", ("outer", "n", 100), 3),

@@ -42,7 +42,7 @@ class TwoServers(RealServerCase):
 
     def servers(self, page: str) -> tuple[Server, Server]:
         os.environ.update(STATE_STORE=self.store.url, STATE_NAME=self._testMethodName)
-        files = {"page.py": page, "server_state_redis.py": (HERE / "server_state_redis.py").read_text()}
+        files = {"page.py": page, "server_state_store.py": (HERE / "server_state_store.py").read_text()}
         return self.serve(ENTRY, files), self.serve(ENTRY, files)
 
     def pair(self, page: str) -> tuple[Tab, Tab]:
@@ -166,7 +166,7 @@ class TwoServers(RealServerCase):
     def test_S2_files_are_saved(self) -> None:
         first, second = self.servers(SHARED)
         (one,), (two,) = self.tabs(first, 1), self.tabs(second, 1)
-        for number, name in enumerate(("page.py", "server_state_redis.py", "server_state.py", "app.py"), start=1):
+        for number, name in enumerate(("page.py", "server_state_store.py", "server_state.py", "app.py"), start=1):
             path = first.folder / name
             path.write_text(path.read_text() + "\n# saved\n")
             one.send()

@@ -2,7 +2,7 @@
 """Several server processes share one `server_state`, through Redis or Valkey: copy this file too.
 
     from server_state import server_state, server_state_lock
-    from server_state_redis import connect
+    from server_state_store import connect
 
     connect("redis://localhost:6379/0", name="my-app", secret=st.secrets["state_secret"])
     server_state.setdefault("count", 0)  # and all else as before
@@ -11,7 +11,7 @@ Reads are answered by this process. A change is committed to the store before it
 other processes hear of it at once. A lock keeps out all processes, by a lease that is renewed.
 While the store is away, reads give the last known values, writes and locks raise ConnectionError.
 All of it may be used from any thread. Needs `redis` or `valkey`, and `server_state.py`.
-Origin: the project "server_state", folder `redis_store`, whose README tells more.
+Origin: the project "server_state", folder `store`, whose README tells more.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def connect(redis: Any, *, name: str, secret: str | bytes, local: Iterable[str] 
             hint = "is it running, and is the address right?"
             message = f"connect() cannot reach the store ({store.away}): {hint}"
             raise ConnectionError(message) from None
-        threading.Thread(target=store.listen, name="server_state_redis", daemon=True).start()
+        threading.Thread(target=store.listen, name="server_state_store", daemon=True).start()
         threading.Thread(target=store.renew, name="server_state_lease", daemon=True).start()
 
 

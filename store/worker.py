@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import server_state as module
-import server_state_redis
+import server_state_store
 from server_state import force_rerun_bound_sessions, no_rerun, server_state, server_state_lock
 from travelling import Message  # noqa: F401 - unpickled in arguments
 
@@ -34,12 +34,12 @@ def of_main() -> None:
 def join(url: str, name: str, secret: str, local: tuple[str, ...] = ()) -> None:
     client = os.environ.get("CLIENT", "redis")
     store = url if client == "redis" else importlib.import_module(client).from_url(url)
-    server_state_redis.connect(store, name=name, secret=secret, local=local)
+    server_state_store.connect(store, name=name, secret=secret, local=local)
 
 
 def join_with_a_client(url: str, name: str, secret: str, client: str, options: dict[str, Any]) -> None:
     store = importlib.import_module(client).from_url(url, **options)
-    server_state_redis.connect(store, name=name, secret=secret)
+    server_state_store.connect(store, name=name, secret=secret)
 
 
 def listen_for_changes() -> None:
@@ -227,12 +227,12 @@ def ledger_in_place(operation: str) -> None:
 
 def import_anew() -> tuple[bool, bool]:
     """Import both files anew, as Streamlit does when a file was saved; tell whether it is one state, and one error."""
-    for name in ("server_state", "server_state_redis"):
+    for name in ("server_state", "server_state_store"):
         del sys.modules[name]
     new_module = importlib.import_module("server_state")
-    new_store = importlib.import_module("server_state_redis")
-    is_one_error = new_store.LockLostError is server_state_redis.LockLostError
-    globals()["server_state_redis"] = new_store
+    new_store = importlib.import_module("server_state_store")
+    is_one_error = new_store.LockLostError is server_state_store.LockLostError
+    globals()["server_state_store"] = new_store
     return new_module.server_state is module.server_state, is_one_error
 
 
@@ -240,7 +240,7 @@ def name_of_error_of_lost_lock(name: str) -> str:
     """Release a lock, with an `except` that names the class as it is imported now."""
     try:
         server_state_lock[name].release()
-    except server_state_redis.LockLostError:
+    except server_state_store.LockLostError:
         return "LockLostError"
     except Exception as error:
         return f"another: {type(error)}"
