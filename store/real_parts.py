@@ -45,7 +45,8 @@ def find_store(name: str = STORE) -> str:
 class Store:
     """A real server in a folder of its own, which can be stopped, killed, and started again as it was or otherwise."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, program: str = STORE) -> None:
+        self.program = program
         self.folder = Path(tempfile.mkdtemp(prefix="server_state_store_"))
         self.port = free_port()
         self.options = options or ("--appendonly", "yes")
@@ -59,7 +60,7 @@ class Store:
         self.log = open(self.folder / "store.log", "ab")  # noqa: SIM115 - closed in kill()
         fixed = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "")
         self.process = subprocess.Popen(
-            [find_store(), *fixed, *self.options], stdout=self.log, stderr=subprocess.STDOUT
+            [find_store(self.program), *fixed, *self.options], stdout=self.log, stderr=subprocess.STDOUT
         )
         self.client = new_client(self.url)
         try:
