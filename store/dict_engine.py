@@ -151,7 +151,6 @@ class DictEngine:
             news, seen = self.news(position), store.numbers.get(self.process, 0)
             if number <= seen:
                 return Answer("done" if number == seen else "old", "", news.position, news)
-            store.numbers[self.process] = number
             for name in locks if changes else ():
                 if self.holder(name) != token:
                     return Answer("lost", name, news.position, news)
@@ -159,6 +158,7 @@ class DictEngine:
             for key, change in changes.items():
                 if change.kind == "guarded" and (newer is None or key in newer):
                     return Answer("conflict", key, news.position, news)
+            store.numbers[self.process] = number
             flags, changed = [], set()
             for key, change in changes.items():
                 if change.kind != "force":

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Several server processes share one `server_state`, through Redis or Valkey: copy this file too.
+"""Several server processes share one `server_state`, and a restart forgets nothing: copy this too.
 
     from server_state import server_state, server_state_lock
     from server_state_store import connect
 
+    connect("state.db")  # a file for all processes of this machine; or Redis, Valkey, for many:
     connect("redis://localhost:6379/0", name="my-app", secret=st.secrets["state_secret"])
     server_state.setdefault("count", 0)  # and all else as before
 
-Reads are answered by this process. A change is committed to the store before it is seen here; the
+Reads are answered by this process. A change is committed to the store before it is told here; the
 other processes hear of it at once. A lock keeps out all processes, by a lease that is renewed.
 While the store is away, reads give the last known values, writes and locks raise ConnectionError.
-All of it may be used from any thread. Needs `redis` or `valkey`, and `server_state.py`.
+All of it may be used from any thread. Needs `server_state.py`; and `redis` or `valkey` for those.
 Origin: the project "server_state", folder `store`, whose README tells more.
 """
 
@@ -27,8 +28,8 @@ import threading
 import time
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -43,172 +44,20 @@ _MISSING = _home._MISSING
 LEASE = 10.0  # seconds for which a lock is held without a word from its holder
 RENEW = 3.0  # seconds between such words
 PATIENCE = 1.5  # seconds for an answer of the store; it is asked twice
-DEADLINE = 4.5  # seconds after which a write gives up, whatever it waits for
+DEADLINE = 4.5  # seconds after which a call gives up, whatever it waits for in this process
+WATCH = 0.25  # seconds between looks whether an answer takes too long
 BELL = 0.5  # seconds for which we listen, before we ask of our own accord
 PAUSE = 0.008  # seconds without listening after a commit of our own, which brings all news
 LOST = 1.0  # seconds for which a tab's browser may wait with its first request
 RETRY = 0.25  # seconds between two tries while the store is away
-PIECE = 50  # values that are loaded at once at the start
-LOG_LENGTH = 1000  # commits that the log keeps, about; who missed more loads everything
 
-# --- What runs in the store ---
-# KEYS: 1 the values, 2 the log of changed names, 3 the bell for waiting lockers, 4 whether any
-# waits, 5 the number of this process's last commit; then the locks.
-# ARGV[1]: our position in the log.
-_SINCE = """
-local values, log, bell, waiting, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local position = ARGV[1]
-local changed = {}  -- by name, since our position
--- P1, P6: everything since a position: the names and their current values. Or that everything is
--- to be loaded, for a position that is unknown: at the start, after a flush, a trim, or in a store
--- that went back in time.
-local function since()
-  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-  if not last then
-    last = {redis.call('XADD', log, '*', '', '')}
-  end
-  if last[1] == position then
-    return {position, 0, {}, {}}
-  end
-  if position == '' or #redis.call('XRANGE', log, position, position) == 0 then
-    return {last[1], 1, {}, {}}
-  end
-  local entries = redis.call('XRANGE', log, '(' .. position, '+')
-  local flags, current = {}, {}
-  for _, entry in ipairs(entries) do
-    for i = 1, #entry[2], 2 do
-      local name = entry[2][i]
-      if entry[2][i + 1] ~= '' and not changed[name] then
-        changed[name] = true
-        current[#current + 1] = name
-        current[#current + 1] = redis.call('HGET', values, name)
-      end
-      flags[#flags + 1] = name
-      flags[#flags + 1] = entry[2][i + 1]
-    end
-  end
-  return {last[1], 0, flags, current}
-end
-local news = since()
-"""
-# P5: ARGV[2] is a number after an outage: commits that are still under way come too late.
-_SYNC = (
-    _SINCE
-    + """
-if ARGV[2] ~= '' then
-  redis.call('HSET', done, 'number', ARGV[2], 'removed', '')
-  redis.call('EXPIRE', done, 600)
-end
-local last = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)[1]
-return {last and last[1] or '0', news}
-"""
-)
-
-# P2: several names all or none. A name that is ours already is kept: the answer to the first
-# request may have been lost; how many of the first must be ours, in a transaction that has gone on.
-# ARGV: position, token, lease in ms, that number.
-_ACQUIRE = (
-    _SINCE
-    + """
-for i = 6, 5 + ARGV[4] do
-  if redis.call('GET', KEYS[i]) ~= ARGV[2] then
-    return {'lost', KEYS[i], news}
-  end
-end
-local wait = 0
-for i = 6, #KEYS do
-  local holder = redis.call('GET', KEYS[i])
-  if holder and holder ~= ARGV[2] then
-    wait = math.max(wait, redis.call('PTTL', KEYS[i]), 1)
-  end
-end
-if wait > 0 then
-  redis.call('SET', waiting, 1, 'PX', 2000)
-  return {'held', wait, news}
-end
-for i = 6, #KEYS do
-  redis.call('SET', KEYS[i], ARGV[2], 'PX', ARGV[3])
-end
-return {'ok', 0, news}
-"""
-)
-
-# P3: nothing is changed unless all locks are still ours. P5: a number takes effect once.
-# ARGV: position, token, number, length of the log; then for each change its name, kind, value and
-# flags. Kinds: set, new (only if there is none), in place (only if nobody changed it since our
-# position), same (as `set`, but nothing if nobody changed it: it is what we know), force (tells
-# readers), delete.
-_COMMIT = (
-    _SINCE
-    + """
-if tonumber(redis.call('HGET', done, 'number') or 0) >= tonumber(ARGV[3]) then
-  return {'done', redis.call('HGET', done, 'removed') or '', news}
-end
-for i = 6, #KEYS do
-  if #ARGV > 4 and redis.call('GET', KEYS[i]) ~= ARGV[2] then
-    return {'lost', KEYS[i], news}
-  end
-end
-for i = 5, #ARGV, 4 do
-  if ARGV[i + 1] == 'in place' and (changed[ARGV[i]] or news[2] == 1) then
-    return {'conflict', ARGV[i], news}
-  end
-end
-local entry = {}
-local removed = ''
-local last = news[1]
-for i = 5, #ARGV, 4 do
-  local name, kind, value, flags = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local is_done = true
-  if kind == 'delete' then
-    if #ARGV == 8 and #KEYS == 5 then
-      removed = redis.call('HGET', values, name) or ''  -- for `pop`
-    end
-    is_done = redis.call('HDEL', values, name) == 1
-  elseif kind == 'new' then
-    is_done = redis.call('HSETNX', values, name, value) == 1
-  elseif kind == 'same' and not changed[name] and news[2] == 0 then
-    is_done = false
-  elseif kind ~= 'force' then
-    redis.call('HSET', values, name, value)
-  end
-  if is_done then
-    entry[#entry + 1] = name
-    entry[#entry + 1] = flags
-  end
-  if #entry > 0 and (#entry == 1000 or i + 4 > #ARGV) then
-    last = redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], '*', unpack(entry))
-    entry = {}
-  end
-end
-redis.call('HSET', done, 'number', ARGV[3], 'removed', removed)
-redis.call('EXPIRE', done, 600)
-local is_free = false
-for i = 6, #KEYS do
-  if redis.call('GET', KEYS[i]) == ARGV[2] then
-    redis.call('DEL', KEYS[i])
-    is_free = true
-  end
-end
-if is_free and redis.call('EXISTS', waiting) == 1 then
-  redis.call('XADD', bell, 'MAXLEN', 1, '*', '', '')
-end
-return {'ok', last, news}
-"""
-)
-
-# P2: a lease is made longer for its holder only. KEYS: locks; ARGV: token, lease in ms.
-_RENEW = """
-for i = 1, #KEYS do
-  if redis.call('GET', KEYS[i]) == ARGV[1] then
-    redis.call('PEXPIRE', KEYS[i], ARGV[2])
-  end
-end
-"""
+# The words: *committed* is what the store is known to have, as the signed bytes that it has. *Mine*
+# is what a transaction here has assigned and not yet committed. *Shown* is what `server_state`
+# holds: mine where there is such, else the committed value. All is decided by the first two.
 
 
 class LockLostError(RuntimeError):
-    """What was changed under a lock was dropped: the lock's lease had run out.
+    """What was changed under a lock was dropped: its lease had run out, or others had changed it.
 
     Nothing of it was seen by other processes, and this one shows again what the store has.
     """
@@ -218,104 +67,126 @@ class LockLostError(RuntimeError):
 LockLostError = vars(_home).setdefault("_LockLostError", LockLostError)  # type: ignore[misc]
 
 
-def connect(redis: Any, *, name: str, secret: str | bytes, local: Iterable[str] = ()) -> None:
-    """Share `server_state` with all processes that connect with the same name and secret.
+def connect(
+    where: Any, *, name: str = "", secret: str | bytes = "", local: Iterable[str] = ()
+) -> None:
+    """Share `server_state` with all processes that connect to the same place with the same name.
 
-    `redis` is a URL, or a client of redis-py or valkey-py. Values are signed with `secret`. Keys
-    in `local` stay in this process. To be called before the first key is set; the same call once
-    more (a script that is rerun) does nothing. From any thread. RuntimeError for another call, or
-    one that comes late; ConnectionError if the store does not answer.
+    `where` is the path of a SQLite database, or a URL or client of Redis or Valkey. Values are
+    signed with `secret`; a database needs neither. Keys in `local` stay in this process. To be
+    called before the first key is set; the same call once more (a script that is rerun) does
+    nothing. What a forked child has inherited or set before its own call is replaced. From any
+    thread. RuntimeError for another call, one that comes late, or a store that is another
+    program's; ConnectionError if it does not answer.
     """
     if isinstance(local, str):
         local = {local}
-    if not name or not secret:
+    engine = _engine(where)
+    if engine.needs_secret and not (name and secret):
         raise ValueError("connect() needs a name for the application, and a secret to sign with.")
     key = secret.encode() if isinstance(secret, str) else bytes(secret)
-    with _home.__dict__.setdefault("_connecting", threading.RLock()):
-        settings = (_address(redis), name, key, frozenset(local))
+    with _home._connecting:
+        settings = (engine.place(where), name, key, frozenset(local))
         if _home._store is not None:
             if _home._store.settings != settings:
                 hint = "call it once, with the same arguments in every script"
                 raise RuntimeError(f"connect() was called before, with other arguments: {hint}.")
             return
-        if _home._present:
+        if _home._present and _home._store_of_parent is None:
             keys = ", ".join(list(_home._present)[:5])
             hint = "connect() belongs above the first use of server_state"
             raise RuntimeError(f"server_state has keys already ({keys}): {hint}.")
-        store = _Store(_client(redis), settings)
-        _home._store = store  # values may be of modules that connect, too, or set keys
-        try:
+        _home._store = store = _Store(engine(where, name, secrets.token_hex(8)), settings)
+        try:  # values may be of modules that connect, too, or set keys
             store.load()
-        except BaseException as error:
+        except BaseException:
             _home._store = None
-            if not isinstance(error, ConnectionError):
-                raise
-            hint = "is it running, and is the address right?"
-            message = f"connect() cannot reach the store ({store.away}): {hint}"
-            raise ConnectionError(message) from None
-        threading.Thread(target=store.listen, name="server_state_store", daemon=True).start()
-        threading.Thread(target=store.renew, name="server_state_lease", daemon=True).start()
+            raise
+        for work in (store.listen, store.renew, store.watch):
+            threading.Thread(target=work, name="server_state_store", daemon=True).start()
 
 
-def _address(redis: Any) -> Any:
-    if isinstance(redis, str):
-        return redis
-    options = redis.connection_pool.connection_kwargs
-    return tuple(str(options.get(option)) for option in ("host", "port", "path", "db", "username"))
+def _go_on_alone() -> None:
+    """A forked child has a copy of the state, as without a store, and may connect itself.
+
+    The parent's store is kept, since its connections are not to be closed here.
+    """
+    _home._store_of_parent = _home._store or _home._store_of_parent
+    _home._store = None
+    _home._connecting = threading.RLock()
 
 
-def _client(redis: Any) -> Any:
-    """Make a client that gives up in time and does not repeat of its own accord (P5, P6)."""
-    if isinstance(redis, str):
-        try:
-            import redis as library
-        except ImportError:
-            import valkey as library  # type: ignore[import-not-found,no-redef,unused-ignore]
-        redis = library.from_url(redis)
-    pool = redis.connection_pool
-    roots = [kind.__module__.partition(".")[0] for kind in type(redis).__mro__]
-    package = "valkey" if "valkey" in roots else "redis"
-    retry = sys.modules[f"{package}.retry"].Retry
-    backoff = sys.modules[f"{package}.backoff"].NoBackoff()
-    options = {
-        **pool.connection_kwargs,
-        "socket_timeout": PATIENCE,
-        "socket_connect_timeout": PATIENCE / 2,
-        "retry": retry(backoff, 0),
-        "retry_on_timeout": False,
-        "retry_on_error": [],
-        "decode_responses": False,
-    }
-    make_pool = sys.modules[package].ConnectionPool
-    new_pool = make_pool(connection_class=pool.connection_class, **options)
-    return type(redis)(connection_pool=new_pool)
+if "_connecting" not in vars(_home):
+    _home._connecting = threading.RLock()
+    _home._store_of_parent = None
+    if hasattr(os, "register_at_fork"):  # Windows has none
+        os.register_at_fork(after_in_child=_go_on_alone)
 
 
 # --- Values as they travel ---
-def _signature(settings: Any, key: str, data: bytes) -> bytes:
+def _sealed(settings: Any, key: str, data: bytes) -> bytes:
+    """Sign what was pickled; without a secret, that finds out damage only."""
     _, name, secret, _ = settings
     head = f"{len(name)} {len(key)} {name}{key}".encode("utf-8", "surrogatepass")
-    signature = hmac.new(secret, head, "sha256")
-    signature.update(data)
-    return signature.digest()
+    return hmac.digest(secret, head + data, "sha256") + data
 
 
-class _FinderOfMain(pickle.Pickler):
-    """Says what is defined in the main script, which other processes cannot import."""
+_SEAL = 32  # bytes before what was pickled
+
+
+def _named(module: str, name: str) -> Any:
+    """Give a class or function of the app's. Of its script, the latest, which each run makes anew.
+
+    A script that has just begun has not yet made it: then that of an earlier run.
+    """
+    if module != "__main__":
+        __import__(module)
+    found: Any = sys.modules[module]
+    try:
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        if (module, name) not in _home._named_before:
+            raise
+        return _home._named_before[module, name]
+    if module == "__main__":
+        _home._named_before[module, name] = found
+    return found
+
+
+# Values name this function, by the one name that it has in every process.
+_named.__module__ = _home.__name__
+vars(_home).setdefault("_named", _named)
+vars(_home).setdefault("_named_before", {})
+
+
+class _ByName(pickle.Pickler):
+    """Pickles classes and functions by name, without asking whether they are the very ones."""
 
     def reducer_override(self, obj: Any) -> Any:
-        named = obj if isinstance(obj, (type, types.FunctionType)) else type(obj)
-        if named.__module__ == "__main__":
-            raise TypeError(f"{named.__qualname__} is defined in the main script")
-        return NotImplemented
+        if not isinstance(obj, (type, types.FunctionType)):
+            return NotImplemented
+        module, name = obj.__module__, obj.__qualname__
+        is_of_main = module == "__main__" and "<" not in name  # not made by a function
+        if is_of_main:
+            _home._named_before.setdefault((module, name), obj)
+        try:
+            is_it = _home._named(module, name) is obj
+        except (AttributeError, ImportError, KeyError):
+            return NotImplemented  # the error is pickle's
+        return (_home._named, (module, name)) if is_of_main or not is_it else NotImplemented
 
 
 def _pickled(key: str, value: Any) -> bytes:
     """TypeError, which names the key and says what to do, for what cannot travel (P8)."""
     try:
-        data = pickle.dumps(value, 5)
-        if b"__main__" in data:
-            _FinderOfMain(io.BytesIO(), 5).dump(value)
+        with suppress(Exception):
+            data = pickle.dumps(value, 5)
+            if b"__main__" not in data:
+                return data
+        file = io.BytesIO()
+        _ByName(file, 5).dump(value)
+        return file.getvalue()
     except Exception as error:
         ways = (
             f'keep it in this process with connect(..., local={{"{key}"}}), '
@@ -323,32 +194,26 @@ def _pickled(key: str, value: Any) -> bytes:
         )
         message = f'server_state["{key}"] cannot be sent to other processes ({error}): {ways}.'
         raise TypeError(message) from error
-    return data
 
 
-def _go_on_alone() -> None:
-    """A forked child has a copy of the state, as without a store."""
-    _home._store = None
+class _Unpickler(pickle.Unpickler):
+    """Notes what a value is made of, for the error if one of these has changed."""
 
+    def __init__(self, data: bytes) -> None:
+        file = io.BytesIO(data)
+        file.seek(_SEAL)
+        super().__init__(file)
+        self.names: list[str] = []
 
-os.register_at_fork(after_in_child=_go_on_alone)
-_id = secrets.token_hex(8)  # of this process
-_numbers = count(1)
+    def find_class(self, module: str, name: str) -> Any:
+        if module == _home.__name__:
+            return self.find_class_by_name
+        self.names.append(f"{module}.{name}")
+        return super().find_class(module, name)
 
-
-class _Hold:
-    """What a thread's transaction holds in the store."""
-
-    def __init__(self) -> None:
-        self.token = f"{_id} {next(_numbers)}"
-        self.names: set[str] = set()  # of locks
-        self.assigned: dict[str, bool] = {}  # keys, and whether readers are told
-        self.in_place: dict[str, bool] = {}  # the same, found at the end of a `no_rerun`
-        # What it had in hand when another process's value took its place.
-        self.replaced: list[tuple[str, Any, Any]] = []
-
-    def assign(self, key: str, is_told: bool) -> None:
-        self.assigned[key] = self.assigned.get(key, False) or is_told
+    def find_class_by_name(self, module: str, name: str) -> Any:
+        self.names.append(f"{module}.{name}")
+        return _named(module, name)
 
 
 class _Flags(NamedTuple):
@@ -367,8 +232,8 @@ class _Flags(NamedTuple):
             return cls()
         return cls(bool(is_told), depth, in_place, bool(is_forced))
 
-    def text(self) -> str:
-        return f"{int(self.is_told)} {self.depth} {self.in_place} {int(self.is_forced)}"
+    def text(self) -> bytes:
+        return b"%d %d %d %d" % self
 
     def after(self, before: _Flags | None) -> _Flags:
         """Give the flags of two changes in one; what is told to nobody counts for nothing."""
@@ -381,22 +246,61 @@ class _Flags(NamedTuple):
         return _Flags(True, depth, in_place, self.is_forced or before.is_forced)
 
 
-class _Change(NamedTuple):
-    kind: str  # see _COMMIT
-    data: bytes | None  # as pickled
-    flags: _Flags
+# --- What an engine is asked and answers ---
+class News(NamedTuple):
+    """What has changed in the store since a position."""
+
+    position: bytes  # of the store, before what the request itself changes
+    is_all: bool  # the position asked for is unknown there
+    flags: list[tuple[str, bytes]]  # each change in order: the key, and what was said of it
+    values: dict[str, bytes | None]  # what the changed keys have now; None if they are gone
 
 
-_News = tuple[bytes | None, _Flags]  # a signed value, or None for a key that is gone
+class Change(NamedTuple):
+    """What a commit is to do with a key."""
+
+    kind: str  # "set"; "guarded": if nobody has changed it since the position; "force": only tell
+    data: bytes | None  # None removes it
+    flags: bytes
+
+
+class Answer(NamedTuple):
+    """What came of a request. All but "ok" have changed nothing."""
+
+    status: str  # "ok"; "done" before; "old": a later one was seen; "lost"; "conflict"; "held"
+    detail: str | float  # lost: the lock; conflict: the key; held: seconds until another try
+    position: bytes  # after it
+    news: News
 
 
 # --- The store ---
+class _Mine(NamedTuple):
+    """What a transaction has assigned to a key."""
+
+    value: Any
+    is_told: bool
+    is_guarded: bool  # it was decided by what the key had: `setdefault`, `pop`, a change in place
+
+
+class _Hold:
+    """What a thread's transaction holds in the store, and what it is to commit there."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.names: set[str] = set()  # of locks
+        self.mine: dict[str, _Mine] = {}
+        self.error: Exception | None = None  # why nothing of it can be committed any more
+        # What it had in hand when another process's value took its place.
+        self.replaced: list[tuple[str, Any, Any]] = []
+
+
 class _Turn:
     """The lock that is held around "round trip and apply": position and values move together.
 
-    The locks of `server_state.py` are taken before it, but for the master lock, which may be taken
-    under it. It is re-entrant because one function of the store calls another. What is replaced
-    under it is let go of after its release: a `__del__` of the app's may take locks.
+    It guards all that the store knows. The locks of `server_state.py` are taken before it, but for
+    the master lock, which may be taken under it. It is re-entrant because values that are read
+    under it may be of classes that use the state. What is replaced under it is let go of after its
+    release: a `__del__` of the app's may take locks.
     """
 
     def __init__(self) -> None:
@@ -424,111 +328,111 @@ class _Turn:
 class _Store:
     """What `server_state.py` calls where there are several processes."""
 
-    def __init__(self, client: Any, settings: Any) -> None:
-        self.client = client
+    def __init__(self, engine: Any, settings: Any) -> None:
+        self.engine = engine
         self.settings = settings
         self.local: frozenset[str] = settings[3]
-        self.prefix = f"{{{settings[1]}}}:"  # braces: one slot of a cluster
         self.turn_lock = _Turn()
         self.position = b""
-        self.known: dict[str, bytes] = {}  # each key's signed value, as the store has it
-        # Signed values that could not be made, or b"", and why not.
-        self.refused: dict[str, tuple[bytes, str]] = {}
-        self.deferred: dict[str, _News] = {}  # until a lock here is free
-        self.received: dict[str, int] = {}  # by key: the id of the value that came from elsewhere
+        self.numbers = count(1)
+        self.committed: dict[str, bytes] = {}
+        self.shown: dict[str, bytes] = {}  # what each shown object was read from or written as
+        self.own: set[str] = set()  # keys whose shown object was written here, not read
+        # Keys that may not show what they should, and what readers are to know when they do.
+        self.pending: dict[str, _Flags] = {}
+        self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
         self.holds: weakref.WeakKeyDictionary[Any, _Hold] = weakref.WeakKeyDictionary()
         self.away: Exception | None = None
+        self.until = 0.0  # when the call that has the turn gives up
+        self.limit: float | None = None  # when the request that is under way is interrupted
         self.rings = 0
         self.bell = threading.Condition()
         self.without_run: weakref.WeakSet[Any] = weakref.WeakSet()  # sessions, when last looked
         self.next_look = 0.0
-        self.scripts = {
-            text: client.register_script(text) for text in (_SYNC, _ACQUIRE, _COMMIT, _RENEW)
-        }
-        parts = ("values", "log", "bell", "waiting", f"done:{_id}")
-        self.keys = [_name(self.prefix + part) for part in parts]
 
     # Round trips.
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Have the position and the values for ourselves; ConnectionError while it is away."""
+        """Have the store for ourselves, and then show the news; ConnectionError if it is away."""
         until = time.monotonic() + DEADLINE
         while not self.turn_lock.acquire(timeout=0.1):
             if self.away is not None or time.monotonic() > until:
-                raise self.error()
+                raise self.unreachable()
         try:
             if self.away is not None:
-                raise self.error()
-            yield
+                raise self.unreachable()
+            self.until = until
+            try:
+                yield
+            finally:
+                self.show()
         finally:
             self.turn_lock.__exit__()
 
-    def error(self) -> ConnectionError:
+    def unreachable(self) -> ConnectionError:
         reason = self.away or f"busy for {DEADLINE} s"
         hint = "a change that was under way may or may not have been made; try again later"
         return ConnectionError(f"The store of server_state does not answer ({reason}): {hint}.")
 
-    def ask(self, script: str, locks: Iterable[str], *arguments: Any) -> Any:
-        """Run a script in the store; it is asked again once, which every script here allows."""
-        keys = [*self.keys, *map(self.lock_key, locks)]
-        return self.call(self.scripts[script], keys, (self.position, *arguments))
-
-    def call(self, command: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return command(*arguments)
-        except Exception as error:
-            _logger.debug("the store is asked again: %s", error)
-        try:
-            self.client.connection_pool.disconnect(inuse_connections=False)  # the others are dead
-            return command(*arguments)
-        except Exception as error:
-            kinds = {kind.__name__ for kind in type(error).__mro__}
-            if kinds.isdisjoint(("OSError", "ConnectionError", "TimeoutError")):
+    def ask(self, operation: Callable[..., Any], *arguments: Any) -> Any:
+        """Ask the engine, and once more if it does not answer: it knows a request by its number."""
+        for is_last in (False, True):
+            now = time.monotonic()
+            if now > self.until:
+                raise self.unreachable()
+            self.limit = min(now + PATIENCE, self.until) if self.until < float('inf') else None
+            try:
+                return operation(*arguments)
+            except OSError as error:
+                _logger.debug("the store does not answer: %s", error)
+                if is_last:
+                    self.away = error
+                    raise self.unreachable() from error
+            except ValueError:  # too large
+                raise
+            except Exception as error:
                 raise ConnectionError(f"The store of server_state refuses: {error}.") from error
-            self.away = error
-            raise self.error() from error
-
-    def lock_key(self, name: str) -> bytes:
-        return _name(f"{self.prefix}lock:{name}")
+            finally:
+                self.limit = None
+        raise AssertionError
 
     def load(self) -> None:
+        """Show what the store has, and nothing else; ConnectionError if it is away."""
         with self.turn():
-            _, news = self.ask(_SYNC, (), "")
+            inherited = _home._present.keys() - self.local
+            self.shown = dict.fromkeys(inherited, b"")
+            self.pending = dict.fromkeys(inherited, _Flags())
+            self.take(News(b"", True, [], {}))
+
+    def hear(self) -> None:
+        """Take over what is new, and find out whether the store is back."""
+        with self.turn_lock:
+            self.until = time.monotonic() + DEADLINE
+            # P5: after an outage, what is still under way comes too late.
+            number = 0 if self.away is None else next(self.numbers)
+            news = self.ask(self.engine.since, self.position, number)
+            self.away = None
             self.take(news)
-        try:
-            policy = self.client.config_get("maxmemory-policy").get("maxmemory-policy")
-        except Exception:
-            return  # a hosted store may not say
-        if policy not in ("noeviction", b"noeviction"):
-            message = "The store of server_state may drop values (maxmemory-policy is %s): %s"
-            _logger.warning(message, policy, "set it to noeviction.")
+            self.show()
 
     def listen(self) -> None:
-        """Hear of other processes' changes: the log and the bell only say that there is news."""
-        _, log, bell, *_ = self.keys
-        rung = "0"
+        """Hear of other processes' changes: the bell only says that there is news."""
         said = -60.0  # when we last said that it is away
         while True:
             before = self.position
             try:
-                self.client.xread({log: before, bell: rung}, block=int(BELL * 1000))
+                self.engine.wait(before, BELL)
+                if self.position == before:
+                    self.hear()
+                else:  # a commit of ours has brought what there was
+                    time.sleep(PAUSE)
             except Exception as error:
-                _logger.debug("listening to the store failed: %s", error)
+                level = logging.DEBUG
+                if time.monotonic() > said + 60:
+                    said = time.monotonic()
+                    level = logging.WARNING
+                _logger.log(level, "%s", error)
                 time.sleep(RETRY)
-            if self.position != before:  # a commit of ours has brought what there was
-                time.sleep(PAUSE)
-            else:
-                try:
-                    with self.turn_lock:
-                        number = "" if self.away is None else next(_numbers)
-                        rung, news = self.ask(_SYNC, (), number)
-                        self.away = None
-                        self.take(news)
-                except Exception as error:
-                    if time.monotonic() > said + 60:
-                        said = time.monotonic()
-                        _logger.warning("%s", error)
-                    time.sleep(RETRY)
             self.ring()
             self.look_for_lost_tabs()
 
@@ -539,96 +443,100 @@ class _Store:
         self.next_look = time.monotonic() + LOST
         before, self.without_run = self.without_run, weakref.WeakSet()
         try:
-            runtime: Any = sys.modules["streamlit.runtime"]
-            for info in runtime.get_instance()._session_mgr.list_active_sessions():
-                app = info.session
-                if app._scriptrunner is None and app._client_state.ByteSize() == 0:
-                    self.without_run.add(app)
-                    if app in before:
-                        app._event_loop.call_soon_threadsafe(_run_page, app)
+            for app in _sessions_without_run():
+                self.without_run.add(app)
+                if app in before:
+                    app._event_loop.call_soon_threadsafe(_run_page, app)
         except Exception as error:  # no Streamlit here, or one that lacks something
             _logger.debug("tabs of other processes are not looked for: %s", error)
 
     def ring(self) -> None:
+        """Have those look again who wait for a lock."""
         with self.bell:
             self.rings += 1
             self.bell.notify_all()
 
     def renew(self) -> None:
+        """Make the leases of our locks longer."""
         while True:
             time.sleep(RENEW)
-            with _home._master:
-                holds = list(self.holds.values())
-            for hold in holds:
-                keys = [self.lock_key(name) for name in list(hold.names)]
-                if keys:
-                    try:
-                        self.scripts[_RENEW](keys, [hold.token, int(LEASE * 1000)])
-                    except Exception as error:
-                        _logger.debug("a lease was not renewed: %s", error)
+            self.renew_once()
 
-    # What comes from other processes.
-    def take(self, news: Any, own: Iterable[str] = (), acquired: Iterable[str] = ()) -> None:
-        """Take over what has changed in the store, but for what we have just committed."""
-        position, is_all, flags, current = news
+    def renew_once(self) -> None:
+        for _, hold in self.open():
+            try:
+                if hold.names:
+                    self.engine.renew(list(hold.names), hold.token, LEASE)
+            except Exception as error:
+                _logger.debug("a lock was not renewed: %s", error)
+
+    def watch(self) -> None:
+        """Give up requests that take too long, also where answers come drop by drop (P6)."""
+        while True:
+            time.sleep(WATCH)
+            limit = self.limit
+            if limit is not None and time.monotonic() > limit:
+                self.engine.interrupt()
+
+    # What comes from the store.
+    def take(self, news: News) -> None:
+        """Note what the store has; `show` shows it."""
+        values = news.values
+        if news.is_all:
+            self.until = float("inf")  # it may take long
+            news = self.ask(self.engine.since, b"")
+            values = {**dict.fromkeys(self.committed), **news.values}
         told: dict[str, _Flags] = {}
-        for name, text in _pairs(flags):
-            if text:  # else it only marks where the log begins
-                told[_key(name)] = _Flags.read(text).after(told.get(_key(name)))
-        values = {_key(name): data for name, data in _pairs(current)}
-        if is_all:
-            position, values = self.load_all()
-        for key in own:
-            values.pop(key, None)
-        self.apply({key: (data, told.get(key, _Flags())) for key, data in values.items()}, acquired)
-        self.position = position
+        for key, text in news.flags:
+            told[key] = _Flags.read(text).after(told.get(key))
+        for key in {**told, **values}.keys() - self.local:
+            if key in values:
+                self.note(key, values[key])
+            self.pending[key] = told.get(key, _Flags()).after(self.pending.get(key))
+        self.position = news.position
 
-    def load_all(self) -> tuple[bytes, dict[str, bytes | None]]:
-        """Load everything, in pieces; give the position, and what is not known here."""
-        self.position = b""
-        self.deferred.clear()
-        values: dict[str, bytes | None] = {}
-        is_all = 1
-        while is_all:
-            _, (self.position, *_) = self.ask(_SYNC, (), "")
-            names = self.call(self.client.hkeys, self.keys[0])
-            for first in range(0, len(names), PIECE):
-                some = names[first : first + PIECE]
-                read = self.call(self.client.hmget, self.keys[0], some)
-                values.update(zip(map(_key, some), read, strict=True))
-            _, (position, is_all, _, current) = self.ask(_SYNC, (), "")
-        values.update((_key(name), data) for name, data in _pairs(current))
-        gone = {*self.known, *self.refused} - values.keys()
-        values = {key: data for key, data in values.items() if data != self.known.get(key)}
-        values.update(dict.fromkeys(gone))
-        return position, values
+    def note(self, key: str, data: bytes | None, author: _Hold | None = None) -> None:
+        """Note what the store has for a key. Who has decided by what it had has decided wrong."""
+        if data == self.committed.get(key):
+            return
+        if data is None:
+            del self.committed[key]
+        else:
+            self.committed[key] = data
+        for _, hold in self.open():
+            if hold is not author and key in hold.mine and hold.mine[key].is_guarded:
+                hold.error = self.conflict(key)
 
-    def apply(self, values: dict[str, _News], acquired: Iterable[str] = ()) -> None:
-        """Set what came from the store; a key that is locked here waits for its release."""
-        open_ones = self.transactions()
-        locked = {name for t in open_ones for name in list(t.names)} - set(acquired)
-        new = {}
-        told: dict[Any, _Flags] = {}
-        for key, (data, flags) in values.items():
-            if key in self.local:
-                continue
-            if key in locked:
-                _, before = self.deferred.get(key, (None, None))
-                self.deferred[key] = (data, flags.after(before))
-                continue
-            self.deferred.pop(key, None)
-            if flags.is_told:
-                told[_home._entry(key)] = flags
-            if data is None or data != self.known.get(key):  # else the object is as good
-                new[key] = self.opened(key, data)
-        self.note_replaced(open_ones, new)
-        self.turn_lock.replaced += [_home._entry(key).value for key in new]
+    def is_shown(self, key: str) -> bool:
+        return self.shown.get(key) == self.committed.get(key)
+
+    def is_kept(self, key: str, fresh: Collection[str]) -> bool:
+        """Whether a transaction here has a key, so that news of it wait for its end.
+
+        Who has the key's own lock decides. It has assigned it, or may be changing it in place: not
+        if the lock is `fresh`. Else whoever has assigned it.
+        """
+        entry = _home._entry(key)
+        for transaction, hold in self.open():
+            if key in hold.names:
+                is_in_hand = key not in fresh and entry in transaction.handed
+                return is_in_hand or key in hold.mine
+        return any(key in hold.mine for _, hold in self.open())
+
+    def show(self, fresh: Collection[str] = ()) -> None:
+        """Have all keys show what the store has, but for those that a transaction here has."""
+        keys = [key for key in self.pending if not self.is_kept(key, fresh)]
+        if not keys:
+            return
+        flags = {_home._entry(key): self.pending.pop(key) for key in keys}
+        new = {key: self.opened(key) for key in keys if not self.is_shown(key)}
+        self.note_replaced(new)
+        for key in new:
+            self.turn_lock.replaced.append(_home._entry(key).value)
+            self.own.discard(key)
+            self.mark_shown(key)
         _, changed = _home._replace(new, _home._fingerprints(new))
-        for key, value in new.items():
-            self.received.pop(key, None)
-            if value is not _MISSING:
-                self.received[key] = id(value)
-        told = {e: flags for e, flags in told.items() if flags.is_forced or e in changed}
+        told = {e: f for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)}
         if told:
             entries = [*told, *(entry for entry in changed if entry.key is None)]  # the set of keys
             depth = max(flags.depth for flags in told.values())
@@ -636,131 +544,133 @@ class _Store:
             _home._publish(dict.fromkeys(entries), None, depth, in_place)
             _home._notify()
 
-    def take_deferred(self, keys: Iterable[str]) -> None:
-        waiting = {key: self.deferred[key] for key in keys if key in self.deferred}
-        self.apply(waiting, acquired=waiting)
+    def mark_shown(self, key: str) -> None:
+        if key in self.committed:
+            self.shown[key] = self.committed[key]
+        else:
+            self.shown.pop(key, None)
 
-    def note_replaced(self, open_ones: list[Any], new: Mapping[str, Any]) -> None:
-        for transaction in open_ones:
+    def note_replaced(self, new: Mapping[str, Any]) -> None:
+        for transaction, hold in self.open():
             for entry in list(transaction.handed):
-                if entry.key in new:
-                    state = (entry.key, entry.value, entry.fingerprint)
-                    self.hold(transaction).replaced.append(state)
+                if entry.key in new and entry.key not in hold.mine:
+                    hold.replaced.append((entry.key, entry.value, entry.fingerprint))
+
+    def opened(self, key: str) -> Any:
+        """Give the committed value; _MISSING if there is none, or it is refused (P7)."""
+        self.refused.pop(key, None)
+        data = self.committed.get(key)
+        if data is None:
+            return _MISSING
+        if not hmac.compare_digest(_sealed(self.settings, key, data[_SEAL:]), data):
+            self.refused[key] = "it is not signed with this application's secret for this key"
+        else:
+            reader = _Unpickler(data)
+            try:
+                return reader.load()
+            except BaseException as error:  # a module that it needs may even call sys.exit()
+                made_of = ", ".join(dict.fromkeys(reader.names))
+                reason = f"{type(error).__name__}: {error}; it is made of {made_of or 'no class'}"
+                self.refused[key] = f"it cannot be read here ({reason})"
+        _logger.error('server_state["%s"] has no value here: %s', key, self.refused[key])
+        return _MISSING
+
+    # Transactions.
+    def open(self) -> list[tuple[Any, _Hold]]:
+        """Give the transactions that are under way, each with what it holds."""
+        with _home._master:
+            return list(self.holds.items())
 
     def hold(self, transaction: Any) -> _Hold:
         with _home._master:
-            return self.holds.setdefault(transaction, _Hold())
+            hold = self.holds.get(transaction)
+            if hold is None:
+                token = f"{self.engine.process} {next(self.numbers)}"
+                hold = self.holds[transaction] = _Hold(token)
+            return hold
 
-    def transactions(self) -> list[Any]:
-        with _home._master:
-            # One that is being committed has no depth any more, but its names.
-            return [one for one in _home._transactions if one.depth > 0 or one.names]
-
-    def opened(self, key: str, data: bytes | None) -> Any:
-        """Give a value; _MISSING if it is none, or if it is not to be trusted (P7)."""
-        self.refused.pop(key, None)
-        self.known.pop(key, None)
-        if data is None:
-            return _MISSING
-        signature, pickled = data[:32], data[32:]
-        if not hmac.compare_digest(signature, _signature(self.settings, key, pickled)):
-            self.refused[key] = (
-                b"",
-                "it is not signed with this application's secret for this key",
-            )
-        else:
-            try:
-                value = pickle.loads(pickled)
-                self.known[key] = data
-                return value
-            except BaseException as error:  # a module that it needs may even call sys.exit()
-                self.refused[key] = (data, f"{type(error).__name__}: {error}")
-        message = 'The store\'s value of server_state["%s"] is refused: %s'
-        _logger.error(message, key, self.refused[key][1])
-        return _MISSING
-
-    def put_back(self, keys: Iterable[str]) -> None:
-        """Have keys show again what the store was last known to have."""
-        told = _Flags(is_forced=True)
-        values = {key: self.deferred.get(key, (self.known.get(key), told)) for key in keys}
-        for key in values:
-            self.known.pop(key, None)  # the object that we have is not as good
-        self.apply(values, acquired=values)
-
-    # What `server_state.py` asks for.
-    def found(self, key: object) -> Any:
-        """Give the value of a key that has none here; ValueError if it is not to be trusted.
-
-        A class that could not be imported when the value came may be there now.
-        """
-        name = str(key)
-        data, reason = self.refused.get(name, (b"", ""))
-        if data:
-            with self.turn_lock:
-                self.apply({name: (data, _Flags())})
-            return _home._entry(name).value
-        if reason:
-            hint = "assign it anew, or remove it, if that is what you want"
-            raise ValueError(
-                f'server_state["{key}"] has no value that can be used, {reason}: {hint}.'
-            )
-        return _MISSING
+    def conflict(self, key: str) -> LockLostError:
+        hint = "all that was changed with it is dropped; take the key's own lock, here and there"
+        return LockLostError(f'server_state["{key}"] was changed elsewhere meanwhile: {hint}.')
 
     def acquire(self, lock: Any, blocking: bool, timeout: float) -> bool:
         """Take a lock of this process, and the same names in the store.
 
         While others hold the store's, ours is let go of: its holder may have to take it again.
         """
-        names = [name for name in lock._names if name not in self.local]
-        until = time.monotonic() + timeout if timeout >= 0 else None
-        while True:
-            left = -1 if until is None else max(0.0, until - time.monotonic())
-            if not lock._lock.acquire(blocking, left if blocking else -1):
-                return False
-            rings = self.rings
-            try:
-                wait = self.take_names(names)
-            except BaseException:
-                lock._lock.release()
-                raise
-            if wait == 0:
-                return True
-            lock._lock.release()
-            if not blocking or (until is not None and time.monotonic() >= until):
-                return False
-            if until is not None:
-                wait = min(wait, until - time.monotonic())
-            with self.bell:
-                if self.rings == rings:
-                    self.bell.wait(max(0.0, wait))
-
-    def take_names(self, names: list[str]) -> float:
-        """Give 0 when we have them, else the seconds after which it is worth another try."""
         transaction = _home._local.transaction
+        names = [name for name in lock._names if name not in self.local]
+        until = time.monotonic() + timeout if timeout >= 0 else float("inf")
         hold = self.hold(transaction)
-        held = sorted(hold.names)
-        names = [name for name in names if name not in hold.names]
-        if not names:
-            return 0.0
+        is_ours = False
+        try:
+            while not is_ours:
+                if not self.take_here(lock, blocking, until):
+                    return False
+                rings = self.rings
+                try:
+                    wait = self.take_there(names, hold)
+                    is_ours = wait is None
+                finally:
+                    if not is_ours:
+                        lock._lock.release()
+                if wait is not None:
+                    left = until - time.monotonic()
+                    if not blocking or left <= 0:
+                        return False
+                    self.wait_for_bell(rings, min(wait, left, BELL))
+            return True
+        except Exception as error:
+            hold.error = error  # what is half-done is not to be committed
+            raise
+        finally:
+            if not is_ours and transaction.depth == 0:
+                self.holds.pop(transaction, None)
+
+    def take_here(self, lock: Any, blocking: bool, until: float) -> bool:
+        """Take the lock of this process; ConnectionError if the store is away meanwhile."""
+        while True:
+            left = until - time.monotonic()
+            if lock._lock.acquire(blocking, max(0.0, min(left, BELL)) if blocking else -1):
+                return True
+            if not blocking or left <= 0:
+                return False
+            if self.away is not None:
+                raise self.unreachable()
+
+    def take_there(self, names: list[str], hold: _Hold) -> float | None:
+        """Take the names in the store; else give the seconds after which to try again."""
+        wanted = [name for name in names if name not in hold.names]
+        if not wanted:
+            return None
         with self.turn():
-            lease = int(LEASE * 1000)
-            answer = self.ask(_ACQUIRE, [*held, *names], hold.token, lease, len(held))
-            status, detail, news = answer
-            if status == b"lost":
-                self.take(news)
-                raise self.lost(detail)
-            is_ours = status == b"ok"
-            self.take(news, acquired=names if is_ours else ())
-            if is_ours:
-                self.take_deferred(names)
-                hold.names.update(names)
-        return 0.0 if is_ours else min(BELL, detail / 1000)
+            held, number = sorted(hold.names), next(self.numbers)
+            asked = (self.position, wanted, hold.token, LEASE, held, number)
+            answer = self.ask(self.engine.acquire, *asked)
+            if answer.status == "ok":
+                hold.names.update(wanted)
+            self.take(answer.news)
+            if answer.status == "ok":
+                self.show(wanted)
+                return None
+            if answer.status == "held":
+                return float(answer.detail)
+            raise self.lost(answer)
 
-    def lost(self, lock: bytes) -> LockLostError:
-        name = _key(lock)[len(self.prefix) + len("lock:") :]
-        hint = "all that was changed under it is dropped; hold it for less long"
-        return LockLostError(f'The lock "{name}" ran out while it was held: {hint}.')
+    def wait_for_bell(self, rings: int, seconds: float) -> None:
+        with self.bell:
+            if self.rings == rings:
+                self.bell.wait(seconds)
 
+    def lost(self, answer: Answer) -> Exception:
+        if answer.status == "conflict":
+            return self.conflict(str(answer.detail))
+        if answer.status == "lost":
+            hint = "all that was changed under it is dropped; hold it for less long"
+            return LockLostError(f'The lock "{answer.detail}" ran out while it was held: {hint}.')
+        return self.unreachable()  # a later request has overtaken this one
+
+    # Changes.
     def write(self, new: Mapping[str, Any], only_new: bool) -> Any:
         """Commit an assignment or a removal, then make it; under a lock, its release commits."""
         shared = {key: value for key, value in new.items() if key not in self.local}
@@ -768,211 +678,228 @@ class _Store:
             key: None if value is _MISSING else _pickled(key, value)
             for key, value in shared.items()
         }
-        transaction = _home._local.transaction
-        is_told = _home._quiet.get() is None
-        if transaction.depth > 0 or not shared:
-            for key in shared:
-                self.hold(transaction).assign(key, is_told)
+        if not shared:
             return _home._assign(new, only_new)
+        is_decided = only_new or (len(new) == 1 and pickled == dict.fromkeys(new))
+        transaction = _home._local.transaction
+        if transaction.depth > 0:
+            with self.turn_lock:
+                return self.assign(new, shared, only_new, is_decided, self.hold(transaction))
         run = _home._author()
-        flags = _Flags(is_told, run.cause.depth + 1 if run else 0)
-        changes = {}
+        flags = _Flags(_home._quiet.get() is None, run.cause.depth + 1 if run else 0)
+        kind = "guarded" if is_decided else "set"
+        changes = {key: Change(kind, data, flags.text()) for key, data in pickled.items()}
         with self.turn():
-            for key, data in pickled.items():
-                kind = "delete" if data is None else "new" if only_new else "set"
-                if kind == "set" and self.is_known(key, data, shared[key]):
-                    kind = "same"
-                changes[key] = _Change(kind, data, flags)
+            while True:
+                before = self.value(next(iter(new))) if is_decided else _MISSING
+                if only_new and before is not _MISSING:
+                    return before
+                try:
+                    written = self.send(changes)
+                    break
+                except LockLostError:
+                    continue  # others were faster, and we know now what they did
+            given = _home._assign(new)
+            for key in written:
+                self.mark_written(key)
+            return before if is_decided else given
 
-            def change_here() -> Any:
-                for key in shared:
-                    if only_new:
-                        self.found(key)
-                return _home._assign(new, only_new)
+    def value(self, key: str, hold: _Hold | None = None) -> Any:
+        """Give what a transaction has assigned to a key, else what the store has.
 
-            return self.send(changes, None, change_here)
-
-    def is_known(self, key: str, data: bytes | None, value: Any) -> bool:
-        """Whether an equal value is what the store was last known to have."""
-        known = self.known.get(key, b"")[32:]
-        if key in self.deferred:
-            return False
-        if data == known:
-            return True
-        before = _home._entry(key).fingerprint
-        if not known or _is_identity(before):
-            return False
-        return bool(_home._fingerprint(value).content == before.content)
-
-    def send(
-        self,
-        changes: dict[str, _Change],
-        hold: _Hold | None = None,
-        change_here: Callable[[], Any] = lambda: None,
-    ) -> Any:
-        """Commit changes, and take over what others changed; between what was before and after
-        it, make the change here, and give what that gives.
+        ValueError if that cannot be read.
         """
-        arguments: list[Any] = [hold.token if hold else "", next(_numbers), LOG_LENGTH]
-        signed = {}
-        for key, change in changes.items():
-            signed[key] = b""
-            if change.data is not None:
-                signed[key] = _signature(self.settings, key, change.data) + change.data
-            arguments += [_name(key), change.kind, signed[key], change.flags.text()]
-        status, detail, news = self.ask(_COMMIT, hold.names if hold else (), *arguments)
-        if status == b"lost":
-            self.take(news)
-            raise self.lost(detail)
-        if status == b"conflict":
-            self.take(news)
-            hint = "a change in place without the key's own lock is dropped"
-            raise LockLostError(f'server_state["{_key(detail)}"] was assigned elsewhere: {hint}.')
-        is_first = status == b"ok"  # else an earlier request was heard, and its answer lost
-        # What `setdefault` and `pop` give is the store's; a forced key has no value of ours.
-        is_decided_there = ("new", "delete") if hold is None else ()
-        decided = {key for key, change in changes.items() if change.kind in is_decided_there}
-        forced = {key for key, change in changes.items() if change.kind == "force"}
-        if is_first:
-            self.take(news, own=changes.keys() - decided - forced, acquired=decided)
-            self.take_deferred(decided)
-            self.position = detail
-        elif decided:
-            self.take(news, acquired=decided)
-            if detail:
-                self.apply({key: (detail, _Flags(False)) for key in decided}, acquired=decided)
-        changed = {_key(name) for name, _ in _pairs(news[2])}
-        for key, change in changes.items():
-            if change.kind == "force" or (change.kind == "new" and self.has(key)):
-                continue
-            self.deferred.pop(key, None)
-            if change.kind == "same" and key not in changed and not news[1]:
-                continue
-            self.received.pop(key, None)
-            self.refused.pop(key, None)
-            self.known.pop(key, None)
-            if change.data is not None:
-                self.known[key] = signed[key]
-        given = change_here()
-        if not is_first:
-            self.take(news)
-        return given
+        if hold is not None and key in hold.mine:
+            return hold.mine[key].value
+        self.found(key)
+        return _home._entry(key).value if self.is_shown(key) else self.opened(key)
 
-    def has(self, key: str) -> bool:
-        return key in self.known or key in self.deferred or key in self.refused
+    def mark_written(self, key: str) -> None:
+        """Note that the shown object is what was just committed."""
+        self.mark_shown(key)
+        self.own.add(key)
+        self.refused.pop(key, None)
+        self.pending.pop(key, None)
+
+    def assign(
+        self,
+        new: Mapping[str, Any],
+        shared: Mapping[str, Any],
+        only_new: bool,
+        is_decided: bool,
+        hold: _Hold,
+    ) -> Any:
+        """Make a transaction's assignment here, for its end to commit."""
+        before = _MISSING
+        if is_decided:
+            before = self.value(next(iter(new)), hold)
+            if only_new is (before is not _MISSING):
+                return before
+        for key, value in shared.items():
+            self.keep(hold, key, value, _home._quiet.get() is None, is_decided)
+            self.shown[key] = b""
+            self.refused.pop(key, None)
+        given = _home._assign(new)
+        return before if is_decided else given
+
+    def keep(self, hold: _Hold, key: str, value: Any, is_told: bool, is_guarded: bool) -> None:
+        before = hold.mine.get(key)
+        if before is not None:
+            is_told = is_told or before.is_told
+            is_guarded = is_guarded or before.is_guarded
+        hold.mine[key] = _Mine(value, is_told, is_guarded)
+        self.pending.setdefault(key, _Flags())
+
+    def send(self, changes: dict[str, Change], hold: _Hold | None = None) -> list[str]:
+        """Commit changes of pickled values, and take over what others changed.
+
+        Give the keys that have now what was sent, and not yet anything newer.
+        """
+        sealed = {}
+        for key, change in changes.items():
+            data = change.data
+            if data is not None:
+                data = _sealed(self.settings, key, data)
+            sealed[key] = change._replace(data=data)
+        token = hold.token if hold else ""
+        names = sorted(hold.names) if hold else []
+        asked = (self.position, token, names, sealed, next(self.numbers))
+        answer = self.ask(self.engine.commit, *asked)
+        self.take(answer.news)
+        if answer.status not in ("ok", "done"):
+            raise self.lost(answer)
+        is_latest = answer.status == "ok" and not answer.news.is_all  # else the news have it
+        if is_latest:
+            self.position = answer.position
+        written = []
+        for key, change in sealed.items():
+            if change.kind != "force":
+                if is_latest:
+                    self.note(key, change.data, hold)
+                if self.committed.get(key) == change.data:
+                    written.append(key)
+        return written
 
     def commit(self, transaction: Any) -> None:
         """Commit all that was changed under locks as one, and let go of them in the store.
 
         If that fails, this process shows again what the store has, and the error is raised.
         """
-        with self.turn_lock:
-            hold = self.hold(transaction)
-            touched = {entry.key for entry in transaction.changed if entry.key is not None}
-            touched |= hold.assigned.keys() | hold.in_place.keys()
-            try:
-                found = self.look(transaction)
-                touched = (touched | {entry.key for entry in found}) - self.local
-                self.look_at_replaced(hold)
-                changes = self.changes(transaction, hold, touched)
-                if changes or hold.names:
-                    with self.turn():
-                        self.send(changes, hold)
-            except Exception as error:
-                names = set(transaction.names)
-                transaction.__init__()
-                self.put_back(touched)
-                self.take_deferred(names)
-                if not touched and isinstance(error, ConnectionError):
-                    return  # the lease will end by itself
-                self.let_go(hold)
-                raise
-            finally:
+        hold = self.hold(transaction)
+        found: dict[Any, _InPlace] = {}
+        try:
+            found = self.changed_in_place(transaction, hold)
+            self.commit_all(transaction, hold, found)
+        except Exception as error:
+            with self.turn_lock:
                 self.holds.pop(transaction, None)
-                self.ring()
-            for entry, fingerprint in found.items():
-                entry.fingerprint = fingerprint
-                if entry not in transaction.changed and entry.key in changes:
-                    self.publish_in_place(entry, changes[entry.key].flags)
-            self.take_deferred(transaction.names)
+                transaction.__init__()
+                touched = {*hold.mine, *(entry.key for entry in found)}
+                self.put_back(touched)
+                self.let_go(hold)
+            if touched or not isinstance(error, ConnectionError):  # else the leases end
+                raise
+        finally:
+            self.holds.pop(transaction, None)
+            self.ring()
 
-    def look(self, transaction: Any) -> dict[Any, Any]:
-        """Find what was changed in place: entries, with their new fingerprints."""
-        others = [other for other in self.transactions() if other is not transaction]
-        names = [name for name in transaction.names if name in _home._present]
-        entries = {_home._present[name] for name in names} | set(transaction.handed)
-        found = {}
-        for entry in entries:
-            if entry.key in self.local or any(entry.key in other.names for other in others):
-                continue
-            if entry.fingerprint.may_change:
-                fingerprint = _home._fingerprint(entry.value)
-                if fingerprint.content != entry.fingerprint.content:
-                    found[entry] = fingerprint
-        return found
+    def commit_all(self, transaction: Any, hold: _Hold, found: dict[Any, _InPlace]) -> None:
+        changes = self.changes(transaction, hold, found)
+        if not changes and not hold.names:
+            return
+        with self.turn():
+            self.check(hold, found)
+            written = self.send(changes, hold)
+            self.holds.pop(transaction)
+            values = {key: mine.value for key, mine in hold.mine.items()}
+            values.update((entry.key, in_place.value) for entry, in_place in found.items())
+            for key in written:
+                if _home._entry(key).value is values[key]:
+                    self.mark_written(key)
+                else:
+                    self.pending.setdefault(key, _Flags())
+        if found and _home._quiet.get() is None:  # readers here are told when it has looked
+            hold_back = transaction.changed
+            _home._inspector.name(found, _home._author(), is_locked=True, hold=hold_back)
 
-    def look_at_replaced(self, hold: _Hold) -> None:
+    def check(self, hold: _Hold, found: dict[Any, _InPlace]) -> None:
+        """LockLostError if others have changed what this transaction changed without its lock."""
+        if hold.error is not None and (hold.mine or found):
+            raise hold.error
         for key, value, fingerprint in hold.replaced:
             if _home._fingerprint(value).content != fingerprint.content:
-                hint = "take the key's own lock to change it in place"
-                message = f'server_state["{key}"] was assigned elsewhere while it was changed here'
-                raise LockLostError(f"{message}: {hint}.")
+                raise self.conflict(key)
+        for entry, in_place in found.items():
+            if in_place.is_guarded and not self.is_shown(entry.key):
+                raise self.conflict(entry.key)
 
-    def changes(self, transaction: Any, hold: _Hold, touched: set[str]) -> dict[str, _Change]:
+    def changed_in_place(self, transaction: Any, hold: _Hold) -> dict[Any, _InPlace]:
+        """Find what a transaction has changed in place, but what another one here has in hand."""
+        quiet = _home._quiet.get()
+        entries = {*transaction.handed, *(quiet.handed if quiet else ())}
+        entries.update(_home._present[n] for n in list(transaction.names) if n in _home._present)
+        found = {}
+        for entry in entries:
+            key = entry.key
+            if not entry.fingerprint.may_change or key in hold.mine or key in self.local:
+                continue
+            is_own = key in hold.names
+            others = [one for one, _ in self.open() if one is not transaction]
+            if any(key in one.names or (not is_own and entry in one.handed) for one in others):
+                continue  # its end looks
+            value = entry.value
+            try:
+                data = _pickled(key, value)
+            except TypeError as error:
+                hold.error = error
+                data = b""
+            if self.is_changed(entry, data):
+                found[entry] = _InPlace(value, data, not is_own)
+        return found
+
+    def is_changed(self, entry: Any, data: bytes) -> bool:
+        """Whether a shown object is not any more what it was read from, or written as."""
+        shown = self.shown.get(entry.key, b"")
+        if len(shown) == _SEAL + len(data) and shown.endswith(data):
+            return False
+        if entry.key in self.own:
+            return True
+        # Another process may have written the same in other bytes.
+        return bool(_home._fingerprint(entry.value).content != entry.fingerprint.content)
+
+    def changes(
+        self, transaction: Any, hold: _Hold, found: dict[Any, _InPlace]
+    ) -> dict[str, Change]:
+        """Give what a transaction has to commit, as pickled."""
         run = _home._author()
         depth = run.cause.depth + 1 if run else 0
         in_place = run.cause.in_place + 1 if run else 0
-        is_quiet = _home._quiet.get() is not None
-        changed = {entry.key for entry in transaction.changed}
+        is_told = _home._quiet.get() is None and in_place <= _home._IN_PLACE_CHAIN
+        forced = _Flags(True, depth, is_forced=True).text()
         changes = {}
-        for key in sorted(touched):
-            if key in changed or key in hold.assigned or key in hold.in_place:
-                is_told = not is_quiet and (key in changed or self.is_told_of(key, hold))
-                flags = _Flags(is_told, depth)
-            else:
-                is_told = not is_quiet and in_place <= _home._IN_PLACE_CHAIN
-                flags = _Flags(is_told, depth, in_place)
-            is_own = key in hold.assigned or key in transaction.names
-            entry = _home._present.get(key)
-            if entry is None and key in hold.assigned:
-                changes[key] = _Change("delete", None, flags)
-                continue
-            if entry is None:
-                changes[key] = _Change("force", None, flags._replace(is_forced=True))
-                continue
-            data = _pickled(key, entry.value)
-            if data != self.known.get(key, b"")[32:] or key in self.deferred:
-                changes[key] = _Change("set" if is_own else "in place", data, flags)
-            elif key in hold.assigned and key not in changed:
-                changes[key] = _Change("same", data, flags)
-            elif flags.is_told and key in changed:
-                changes[key] = _Change("force", None, flags._replace(is_forced=True))
+        for entry, one in found.items():
+            kind = "guarded" if one.is_guarded else "set"
+            changes[entry.key] = Change(kind, one.data, _Flags(is_told, depth, in_place).text())
+        for key, mine in hold.mine.items():
+            kind = "guarded" if mine.is_guarded else "set"
+            data = None if mine.value is _MISSING else _pickled(key, mine.value)
+            changes[key] = Change(kind, data, _Flags(mine.is_told, depth).text())
+        for entry in transaction.changed:
+            if entry.key is not None and entry.key not in {*changes, *self.local}:
+                changes[entry.key] = Change("force", None, forced)
         return changes
 
-    def is_told_of(self, key: str, hold: _Hold) -> bool:
-        """Whether an assignment that this process took for equal is told to the others."""
-        is_told = hold.in_place.get(key, False) or hold.assigned.get(key, False)
-        return is_told and _is_identity(_home._entry(key).fingerprint)
-
-    def publish_in_place(self, entry: Any, flags: _Flags) -> None:
-        """Tell readers here, but not the author where there can be only one."""
-        if not flags.is_told:
-            if flags.in_place > _home._IN_PLACE_CHAIN:
-                _home._warn_of_chain(entry, "not told any more")
-            return
-        run = _home._author()
-        with _home._master:
-            authors = {run} | {other for other in _home._running if entry in other.handed}
-        _home._publish([entry], run if len(authors) == 1 else None, flags.depth, flags.in_place)
-        _home._notify()
+    def put_back(self, keys: Iterable[str]) -> None:
+        """Have keys show again what the store has: the objects that they have are not as good."""
+        for key in keys:
+            self.shown[key] = b""
+            self.pending[key] = _Flags(is_forced=True)
+        self.show()
 
     def let_go(self, hold: _Hold) -> None:
         if hold.names and self.away is None:
-            try:
-                with self.turn():
-                    self.send({}, hold)
-            except ConnectionError:
-                pass  # the leases will end by themselves
+            with suppress(ConnectionError), self.turn():  # else the leases end by themselves
+                self.send({}, hold)
 
     def offer(
         self, entry: Any, value: Any, depth: int = 0, in_place: int = 0, is_told: bool = True
@@ -983,25 +910,38 @@ class _Store:
             return True
         transaction = _home._local.transaction
         if transaction.depth > 0:  # at the end of a `no_rerun` in it
-            self.hold(transaction).in_place[key] = is_told
+            hold = self.hold(transaction)
+            with self.turn_lock:
+                self.keep(hold, key, value, is_told, key not in hold.names)
             return True
-        message = 'A change in place of server_state["%s"] was dropped: %s. Take its lock for that.'
+        flags = _Flags(is_told, depth, in_place).text()
+        reason: object = "it was assigned meanwhile"
         with self.turn_lock:
-            if entry.value is not value:
-                is_from_elsewhere = self.received.get(key) == id(entry.value)
-                if is_from_elsewhere:
-                    _logger.warning(message, key, "another process had assigned it")
-                return not is_from_elsewhere
-            try:
-                change = _Change("in place", _pickled(key, value), _Flags(is_told, depth, in_place))
-                with self.turn():
-                    self.send({key: change})
-                return True
-            except (ConnectionError, LockLostError, TypeError) as error:
-                _logger.warning(message, key, error)
-                if entry.value is value:
+            if entry.value is value:
+                try:
+                    return self.offer_value(entry, Change("guarded", _pickled(key, value), flags))
+                except (ConnectionError, LockLostError, TypeError) as error:
+                    reason = error
                     self.put_back([key])
-                return False
+        message = 'A change in place of server_state["%s"] was dropped: %s. Take its lock for that.'
+        _logger.warning(message, key, reason)
+        return False
+
+    def offer_value(self, entry: Any, change: Change) -> bool:
+        key = entry.key
+        for transaction, hold in self.open():
+            if key in hold.names or entry in transaction.handed or key in hold.mine:
+                return True  # its end commits it
+        assert change.data is not None
+        shown = self.shown.get(key, b"")
+        if shown[_SEAL:] == change.data:
+            return True  # a release was faster
+        if not self.is_shown(key):
+            raise self.conflict(key)
+        with self.turn():
+            if self.send({key: change}):
+                self.mark_written(key)
+        return True
 
     def force(self, entry: Any) -> None:
         """Have readers in all processes rerun; under a lock, its release does it."""
@@ -1009,7 +949,43 @@ class _Store:
             run = _home._author()
             flags = _Flags(True, run.cause.depth + 1 if run else 0, is_forced=True)
             with self.turn():
-                self.send({entry.key: _Change("force", None, flags)})
+                self.send({entry.key: Change("force", None, flags.text())})
+
+    def found(self, key: object) -> Any:
+        """Give the value of a key that has none here; ValueError if it has one in the store.
+
+        A class that could not be imported when the value came may be there now.
+        """
+        name = str(key)
+        if name not in self.refused:
+            return _MISSING
+        with self.turn_lock:
+            if name in self.refused:
+                self.shown[name] = b""
+                self.pending.setdefault(name, _Flags())
+                self.show()
+        if name not in self.refused:
+            return _home._entry(name).value
+        hint = "assign it anew, or remove it with `del`"
+        hint = f"if a class has changed, let its __setstate__ take the old state; or {hint}"
+        raise ValueError(f'server_state["{key}"]: {self.refused[name]}. What to do: {hint}.')
+
+
+class _InPlace(NamedTuple):
+    """A value that was changed in place."""
+
+    value: Any
+    data: bytes  # as pickled
+    is_guarded: bool  # not by the key's own lock
+
+
+# --- Streamlit and the module ---
+def _sessions_without_run() -> list[Any]:
+    """Give the sessions that never ran here."""
+    runtime: Any = sys.modules["streamlit.runtime"]
+    infos = runtime.get_instance()._session_mgr.list_active_sessions()
+    sessions = [info.session for info in infos]
+    return [s for s in sessions if s._scriptrunner is None and s._client_state.ByteSize() == 0]
 
 
 def _run_page(app: Any) -> None:
@@ -1018,20 +994,8 @@ def _run_page(app: Any) -> None:
         _home._request_rerun(app, None)
 
 
-def _is_identity(fingerprint: Any) -> bool:
-    return type(fingerprint.content) is int
+def _engine(where: Any) -> Any:
+    import engines_draft
 
-
-def _pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _name(key: str) -> bytes:
-    return key.encode("utf-8", "surrogatepass")
-
-
-def _key(name: bytes) -> str:
-    try:
-        return name.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:  # none of ours
-        return name.decode("utf-8", "replace")
+    is_path = not hasattr(where, "connection_pool") and "://" not in str(where)
+    return engines_draft._SQLite if is_path else engines_draft._Redis

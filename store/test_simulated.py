@@ -1,0 +1,874 @@
+"""Processes that share a store, one step at a time, in any order, from a seed: no package needed.
+
+SEED=123 python -m unittest test_simulated runs one schedule; SEEDS=5000:25000 many, on all cores (CORES=1: on one).
+Each process has copies of both files of its own; the store is a dictionary; clock, locks and network are the world's.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import logging
+import multiprocessing
+import os
+import pickle
+import queue
+import random
+import secrets
+import sys
+import threading
+import time
+import types
+import unittest
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dict_engine
+
+HERE = Path(__file__).resolve().parent
+SERVER_STATE = compile((HERE.parent / "server_state.py").read_text(), "server_state.py", "exec")
+STORE = compile((HERE / "server_state_store.py").read_text(), "server_state_store.py", "exec")
+PATIENCE = 1.5  # seconds until a request that is not answered fails
+WATCH = 0.25  # seconds between looks of the one who interrupts a request
+GIVE_UP = 5.0  # seconds after which a call gives up
+
+
+class Killed(BaseException):
+    """Ends the threads of a process that was killed."""
+
+
+# --- Threads that run one at a time, when they are let on ---
+class Worker(threading.Thread):
+    """A real thread, used for one simulated thread after the other: making one takes longer than a schedule's step."""
+
+    idle: list[Worker] = []
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.go = threading.Semaphore(0)
+        self.task: Task | None = None
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self.go.acquire()
+            task = self.task
+            assert task is not None
+            task.main()
+            world, task.worker, self.task = task.world, None, None
+            Worker.idle.append(self)
+            del task
+            world.back.release()
+
+
+class Task:
+    """A simulated thread of a process."""
+
+    def __init__(self, process: Process, function: Callable[[], None], is_daemon: bool = False) -> None:
+        self.process, self.world, self.function, self.is_daemon = process, process.world, function, is_daemon
+        self.ready: Callable[[], bool] | None = None
+        self.until: float | None = 0.0  # when it is let on at the latest; None: never
+        self.is_over, self.local = False, {}
+        self.worker: Worker | None = Worker.idle.pop() if Worker.idle else Worker()
+        self.worker.task = self
+        self.world.tasks.append(self)
+
+    def main(self) -> None:
+        try:
+            contextvars.Context().run(self.function)
+        except Killed:
+            pass
+        except BaseException as error:
+            self.world.wrong.append(f"{self.process.name}: {error!r}")
+            if os.environ.get("SEED"):
+                import traceback
+
+                traceback.print_exc()
+        self.is_over = True
+        self.local.clear()
+
+    def can_go(self) -> bool:
+        if self.process.is_dead:
+            return True
+        if self.process.still_until > self.world.now:
+            return False
+        if self.ready is not None and self.ready():
+            return True
+        return self.until is not None and self.until <= self.world.now
+
+
+class Lock:
+    """A re-entrant lock between simulated threads."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.owner, self.depth = world, None, 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        me = self.world.current
+        until = None if timeout < 0 else self.world.now + timeout
+        while self.owner not in (None, me):
+            if not blocking or (until is not None and self.world.now >= until):
+                return False
+            self.world.pause(lambda: self.owner is None, until)
+        self.owner, self.depth = me, self.depth + 1
+        return True
+
+    def release(self) -> None:
+        if not self._is_owned():
+            raise RuntimeError
+        self.depth -= 1
+        self.owner = self.owner if self.depth else None
+
+    def _is_owned(self) -> bool:
+        return self.owner is self.world.current
+
+    __enter__ = acquire
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class Condition(Lock):
+    rings = 0
+
+    def notify_all(self) -> None:
+        self.rings += 1
+
+    def wait(self, timeout: float | None = None) -> None:
+        rings = self.rings
+        depth, self.owner, self.depth = self.depth, None, 0
+        until = None if timeout is None else self.world.now + timeout
+        self.world.pause(lambda: self.rings != rings, until)
+        self.acquire()
+        self.depth = depth
+
+
+class Local:
+    """What `threading.local` is to simulated threads."""
+
+    def __init__(self, world: World, begin: Callable[[Any], None]) -> None:
+        object.__setattr__(self, "world", world)
+        object.__setattr__(self, "begin", begin)
+
+    def __getattr__(self, name: str) -> Any:
+        local = self.of_thread()
+        if name not in local:
+            self.begin(self)
+        return local[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.of_thread()[name] = value
+
+    def of_thread(self) -> dict[str, Any]:
+        current = self.world.current
+        return self.world.local if current is None else current.local  # type: ignore[no-any-return]
+
+
+# --- Processes and the network ---
+class Process:
+    """Copies of both files, as a server process has them."""
+
+    def __init__(self, world: World, name: str, parent: Process | None = None) -> None:
+        self.world, self.name = world, name
+        self.is_dead, self.still_until, self.is_cut_off, self.is_connected = False, 0.0, False, False
+        self.home = self.loaded("_server_state_1", SERVER_STATE)
+        sys.modules["_server_state_1"] = self.home
+        self.home._local = Local(world, self.home._Local.__init__)
+        self.file = self.loaded("server_state_store", STORE)
+        self.state, self.locks = self.home.server_state, self.home.server_state_lock
+        self.wire: Wire | None = None
+        self.stills = 0  # how often it stood still
+        self.pending: dict[Any, int] = {}  # what was assigned under locks and is not yet committed
+        self.seen: dict[str, int] = {}  # by key: the newest change that a read has shown
+        self.open_on: list[set[str]] = []  # keys of the transactions that are under way
+        if parent is not None:  # a fork: a copy of its state, and its threads are gone
+            for key, value in pickle.loads(pickle.dumps(parent.state.to_dict())).items():
+                self.home._assign({key: value})
+            self.home._store_of_parent = parent.home._store
+
+    def loaded(self, name: str, code: types.CodeType) -> Any:
+        module = types.ModuleType(name)
+        with self.world.imports():
+            exec(code, vars(module))
+        world = self.world
+        module.time = types.SimpleNamespace(monotonic=lambda: world.now, process_time=lambda: 0.0, sleep=world.sleep)
+        module.threading = types.SimpleNamespace(
+            RLock=lambda: Lock(world),
+            Condition=lambda: Condition(world),
+            get_ident=lambda: id(world.current),
+            current_thread=lambda: world.current,
+            Thread=lambda **what: types.SimpleNamespace(start=lambda: None),
+        )
+        module.gc = types.SimpleNamespace(collect=int, isenabled=lambda: False, enable=int, disable=int)
+        module.secrets = types.SimpleNamespace(token_hex=lambda size=8: f"id {next(world.serial)}")
+        return module
+
+    @property
+    def store(self) -> Any:
+        return self.home._store
+
+    def connect(self) -> None:
+        self.file._engine = lambda where: Wire
+        self.wire = None
+        try:
+            self.file.connect(self, name="app", local={"local"})
+        except ConnectionError:
+            self.world.pause(None, self.world.now + 1)
+            return self.connect()
+        self.is_connected = True
+        self.world.start(self, self.listen, is_daemon=True)
+        self.world.start(self, self.renew, is_daemon=True)
+        self.world.start(self, self.inspect, is_daemon=True)
+        return None
+
+    def listen(self) -> None:
+        world, store = self.world, self.store
+        while True:
+            before = store.position
+            world.pause(
+                lambda: world.store.log[-1].position != before or store.away is not None,
+                world.now + world.random.choice((0.002, 0.5)),
+            )
+            world.pause(None, world.now + world.random.choice((0.0, 0.005, 0.3)))
+            try:
+                store.hear()
+            except ConnectionError:
+                world.sleep(0.25)
+            store.ring()
+
+    def renew(self) -> None:
+        while True:
+            self.world.sleep(3.0)
+            self.store.renew_once()
+
+    def inspect(self) -> None:
+        wake = self.home._inspector.wake
+        while True:
+            self.world.pause(wake.is_set)
+            self.world.pause(None, self.world.now + 0.005)
+            wake.clear()
+            self.home._inspector.look()
+            if self.home._inspector.named:
+                self.world.sleep(1.0)
+                wake.set()
+
+
+class Wire:
+    """The way between a process and the store: requests are lost, late, doubled, and so are answers."""
+
+    needs_secret = False
+
+    def __init__(self, where: Process, name: str, process: str) -> None:
+        self.owner, self.world, self.process = where, where.world, process
+        self.engine = dict_engine.DictEngine(self.world.store, name, process)
+        where.wire = self
+
+    @staticmethod
+    def place(where: Process) -> Any:
+        return where.name
+
+    def since(self, *asked: Any) -> Any:
+        return self.call(self.engine.since, asked)
+
+    def acquire(self, *asked: Any) -> Any:
+        return self.call(self.engine.acquire, asked)
+
+    def commit(self, *asked: Any) -> Any:
+        return self.call(lambda *asked: self.world.commit(self, asked), asked)
+
+    def renew(self, *asked: Any) -> Any:
+        return self.call(self.engine.renew, asked)
+
+    def call(self, operation: Callable[..., Any], asked: tuple[Any, ...]) -> Any:
+        world = self.world
+        world.pause()
+        fate = world.fate(self.owner)
+        if fate in ("lost", "late"):
+            if fate == "late":
+                world.late.append((operation, asked))
+            self.give_up()
+            raise TimeoutError("the request is lost")
+        answer = operation(*asked)
+        if fate == "twice":
+            world.late.append((operation, asked))
+        if fate == "answer lost":
+            self.give_up()
+            raise TimeoutError("the answer is lost")
+        world.pause()
+        return answer
+
+    def give_up(self) -> None:
+        """Wait for an answer in vain, or until we are interrupted."""
+        limit = self.owner.store.limit
+        left = PATIENCE if limit is None else max(0.0, limit - self.world.now) + WATCH
+        self.world.sleep(min(PATIENCE, left))
+
+
+# --- The world ---
+class World:
+    """Some processes, a store, a clock, and what must be true of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.now, self.wrong, self.tasks = 100.0, [], []
+        self.serial = iter(range(1, 10**9))
+        self.back = threading.Semaphore(0)
+        self.current: Any = None
+        self.local: dict[str, Any] = {}  # of no simulated thread
+        self.store = dict_engine.DictStore(lambda: self.now, self.random.choice((5, 1000)))
+        self.late: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self.processes: list[Process] = []
+        self.bad_network = self.random.choice((0.0, 0.0, 0.02, 0.1))
+        self.is_down = False
+        self.saved: Any = None
+        self.went_back = 0  # how often the store went back in time
+        self.history: dict[str, list[Any]] = {}  # by key: the values that it had in the store
+        self.made: dict[Any, int] = {}  # how often each value was committed
+        self.removed: dict[Any, list[Process]] = {}  # jobs, and which processes took them out
+        self.importing = False
+
+    @contextmanager
+    def imports(self) -> Iterator[None]:
+        """Random names that are made when a file is imported are the same in a fork."""
+        real = secrets
+        sys.modules["secrets"] = types.SimpleNamespace(token_hex=lambda size=8: "of the import")  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            sys.modules["secrets"] = real
+
+    # The schedule.
+    def start(self, process: Process, function: Callable[[], None], is_daemon: bool = False) -> Task:
+        return Task(process, function, is_daemon)
+
+    def pause(self, ready: Callable[[], bool] | None = None, until: float | None = None) -> None:
+        """Let others on; to be called by a simulated thread."""
+        task = self.current
+        task.ready = ready
+        task.until = self.now if ready is None and until is None else until
+        worker = task.worker
+        self.back.release()
+        worker.go.acquire()
+        if task.process.is_dead:
+            raise Killed
+
+    def sleep(self, seconds: float) -> None:
+        self.pause(None, self.now + seconds)
+
+    def step(self) -> bool:
+        """Let one thread on, or the clock; False if nothing is left to do."""
+        if self.late and not self.is_down and self.random.random() < 0.05:
+            operation, asked = self.late.pop(self.random.randrange(len(self.late)))
+            operation(*asked)
+            return True
+        able = [task for task in self.tasks if task.can_go()]
+        if able:
+            task = self.random.choice(able)
+            self.now += 0.0001
+            self.current = task
+            assert task.worker is not None
+            task.worker.go.release()
+            self.back.acquire()
+            self.current = None
+            if task.is_over:
+                self.tasks.remove(task)
+            return True
+        times = [task.until for task in self.tasks if task.until is not None and task.until > self.now]
+        times += [process.still_until for process in self.processes if process.still_until > self.now]
+        if not times:
+            return False
+        self.now = min(times)
+        return True
+
+    def run_until(self, is_done: Callable[[], bool], seconds: float) -> None:
+        end = self.now + seconds
+        for _ in range(100_000):
+            if is_done() or self.now > end:
+                return
+            if not self.step():
+                return
+        raise AssertionError("it never comes to rest")
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.is_dead = True
+        while self.tasks:
+            self.step()
+
+    # Faults.
+    def fate(self, process: Process) -> str:
+        if self.is_down or process.is_cut_off:
+            return self.random.choice(("lost", "lost", "late"))
+        if self.random.random() < self.bad_network:
+            return self.random.choice(("lost", "late", "answer lost", "twice"))
+        return "well"
+
+    # What is noted of the store.
+    def commit(self, wire: Wire, asked: tuple[Any, ...]) -> Any:
+        before = dict(self.store.values)
+        answer = wire.engine.commit(*asked)
+        for key, data in self.store.values.items():
+            if before.get(key) != data:
+                self.note(wire.owner, key, self.read(before.get(key)), self.read(data))
+        for key in before.keys() - self.store.values.keys():
+            self.note(wire.owner, key, self.read(before[key]), None)
+        return answer
+
+    def read(self, data: bytes | None) -> Any:
+        return None if data is None else pickle.loads(data[32:])
+
+    def note(self, process: Process, key: str, before: Any, after: Any) -> None:
+        self.history.setdefault(key, []).append(after)
+        if key.startswith("n"):
+            if (before or (0,))[0] + 1 != after[0]:
+                self.wrong.append(f"P2: {key} goes from {before} to {after}")
+        if key in ("log", "loose"):
+            if (before or []) != (after or [])[: len(before or [])]:
+                self.wrong.append(f"P3/P4: {key} goes from {before} to {after}")
+            for one in after[len(before or []) :]:
+                self.count(one)
+        elif after is not None:
+            self.count((key, after))
+        if key.startswith("job") and before is not None:
+            if after is not None:
+                self.wrong.append(f"P4: {key} goes from {before} to {after}")
+            self.removed.setdefault(before, []).append(process)
+
+    def count(self, one: Any) -> None:
+        self.made[one] = self.made.get(one, 0) + 1
+        if self.made[one] > 1 + self.went_back:
+            self.wrong.append(f"P5: {one} was committed {self.made[one]} times")
+
+    def goes_back(self) -> None:
+        self.went_back += 1
+        for key in {*self.history, *self.store.values}:
+            self.history.setdefault(key, []).append(self.read(self.store.values.get(key)))
+        for process in self.processes:
+            process.seen.clear()
+
+
+class Simulation:
+    """What the processes do, and what goes wrong."""
+
+    def __init__(self, seed: int) -> None:
+        self.world = World(seed)
+        self.random = self.world.random
+        self.serial = iter(range(1, 10**9))
+        self.outcomes: list[tuple[str, Any, Process]] = []  # "done", "dropped", "unknown"; what; and who
+        self.popped: dict[Any, str] = {}
+
+    def run(self) -> None:
+        world, choose = self.world, self.random
+        for number in range(choose.randrange(2, 5)):
+            self.begin_process(f"p{number}")
+        world.run_until(lambda: all(process.is_connected for process in world.processes), 60)
+        for _ in range(choose.randrange(3, 25)):
+            self.happen(choose.random())
+            for _ in range(choose.choice((1, 5, 20, 60))):
+                world.step()
+        world.is_down = False
+        world.bad_network = 0.0
+        for process in world.processes:
+            process.is_cut_off, process.still_until = False, 0.0
+        world.run_until(lambda: all(task.is_daemon for task in world.tasks), 200)
+        stuck = [task for task in world.tasks if not task.is_daemon]
+        if stuck and os.environ.get("SEED"):
+            for task in stuck:
+                print(task.process.name, task.until, task.ready, world.now, task.process.is_dead, task.process.still_until)
+                import traceback
+                traceback.print_stack(sys._current_frames()[task.worker.ident], limit=-9)
+        assert not stuck, f"{len(stuck)} threads never end"
+        while world.late:
+            operation, asked = world.late.pop()
+            operation(*asked)
+        gc.collect(0)  # what threads that are gone have left
+        world.run_until(lambda: False, 15)  # longer than a lease
+        self.check()
+
+    def begin_process(self, name: str, parent: Process | None = None) -> None:
+        process = Process(self.world, name, parent)
+        self.world.processes.append(process)
+        self.world.start(process, process.connect)
+
+    def happen(self, what: float) -> None:
+        world, choose = self.world, self.random
+        living = [process for process in world.processes if not process.is_dead]
+        process = choose.choice(living)
+        if what < 0.75:
+            if process.is_connected:
+                world.start(process, self.thread_of(process))
+        elif what < 0.78 and len(living) > 1:
+            process.is_dead = True
+            process.pending.clear()
+        elif what < 0.81:
+            process.stills += 1
+            process.still_until = world.now + choose.choice((0.5, 4.0, 11.0, 30.0))
+        elif what < 0.84 and len(living) < 4:
+            is_fork = choose.random() < 0.7 and process.is_connected
+            self.begin_process(f"p{len(world.processes)}", process if is_fork else None)
+        elif what < 0.87:
+            process.is_cut_off = not process.is_cut_off
+        elif what < 0.89:
+            world.is_down = not world.is_down
+        elif what < 0.91:
+            world.store.trim(1)
+        elif what < 0.93:
+            world.saved = world.store.saved()
+        elif what < 0.95 and world.saved is not None:
+            world.store.restore(world.saved)
+            world.goes_back()
+        elif what < 0.955:
+            world.store.clear()
+            world.goes_back()
+
+    def thread_of(self, process: Process) -> Callable[[], None]:
+        def work() -> None:
+            for _ in range(self.random.randrange(1, 6)):
+                self.act(process)
+                self.look(process)
+                self.world.sleep(self.random.choice((0.0, 0.01, 0.5, 4.0)))
+
+        return work
+
+    # What a thread does.
+    def act(self, process: Process) -> None:
+        kinds = "increment increment append append pair pairs write write update other loose job job take once nested"
+        kinds += " quiet several delete leave force both"
+        kind = self.random.choice(kinds.split())
+        begun, still = self.world.now, process.stills
+        try:
+            getattr(self, f"do_{kind}")(process)
+        except (ConnectionError, process.file.LockLostError) as error:
+            process.seen.clear()
+            is_lock_free = kind in ("write", "update", "once", "job", "take", "pair", "delete", "force")
+            if isinstance(error, ConnectionError) and is_lock_free and still == process.stills:
+                took = self.world.now - begun
+                if took > GIVE_UP:
+                    self.world.wrong.append(f"P6: {kind} gave up after {took:.1f} s")
+
+    @contextmanager
+    def noted(self, process: Process, *made: Any, keys: tuple[str, ...] = ()) -> Iterator[set[str]]:
+        """Note what comes of a change: that it was made, that it was not, or that nobody can tell."""
+        for one in made:
+            process.pending[one] = 1
+        touched = set(keys)
+        process.open_on.append(touched)
+        outcome = "unknown"
+        try:
+            yield touched
+            outcome = "done"
+        except process.file.LockLostError:
+            outcome = "dropped"
+            raise
+        finally:
+            process.open_on = [keys for keys in process.open_on if keys is not touched]
+            for one in made:
+                process.pending.pop(one, None)
+                self.outcomes.append((outcome, one, process))
+
+    def wait(self) -> None:
+        """Be interrupted, perhaps for long."""
+        for _ in range(self.random.randrange(3)):
+            self.world.sleep(self.random.choice((0.0, 0.0, 0.002, 0.02, 1.0)))
+
+    def lock(self, process: Process, *names: str) -> Any:
+        return process.locks[names if len(names) > 1 else names[0]]
+
+    def do_increment(self, process: Process) -> None:
+        key = self.random.choice(("n0", "n1"))
+        self.increment(process, key, (key,))
+
+    def do_several(self, process: Process) -> None:
+        key = self.random.choice(("n0", "n1"))
+        self.increment(process, key, ("n0", "n1"))
+
+    def do_nested(self, process: Process) -> None:
+        with self.lock(process, "n0"):
+            self.wait()
+            self.increment(process, "n1", ("n1",), is_nested=True)
+
+    def increment(self, process: Process, key: str, names: tuple[str, ...], is_nested: bool = False) -> None:
+        serial = next(self.serial)
+        lock = self.lock(process, *names)
+        if self.random.random() < 0.2:
+            if not lock.acquire(timeout=self.random.choice((0, 0.5, 3.0))):
+                return
+        else:
+            lock.acquire()
+        state, made = process.state, []
+        outcome = "unknown"
+        try:
+            value = (state.get(key, (0,))[0] + 1, serial)
+            made.append((key, value))
+            process.pending[key, value] = 1
+            self.wait()
+            state[key] = value
+            self.wait()
+            if self.random.random() < 0.3:
+                value = (value[0], -serial)
+                made.append((key, value))
+                process.pending[key, value] = 1
+                state[key] = value
+        finally:
+            try:
+                lock.release()
+                outcome = "unknown" if is_nested else "done"
+            except process.file.LockLostError:
+                outcome = "dropped"
+                raise
+            finally:
+                if not is_nested:
+                    for one in made:
+                        process.pending.pop(one, None)
+                if made:
+                    for one in made[:-1]:
+                        self.outcomes.append(("dropped", one, process))
+                    self.outcomes.append((outcome, made[-1], process))
+
+    def do_append(self, process: Process) -> None:
+        one = ("log", next(self.serial))
+        with self.noted(process, one, keys=("log",)), self.lock(process, "log"):
+            if self.random.random() < 0.5:
+                process.state.setdefault("log", [])
+            elif "log" not in process.state:
+                process.state["log"] = []
+            self.wait()
+            process.state["log"].append(one)
+            self.wait()
+
+    def do_loose(self, process: Process) -> None:
+        """Append under another key's lock."""
+        one = ("loose", next(self.serial))
+        with self.noted(process, keys=("loose",)), self.lock(process, self.random.choice(("l1", "l2"))):
+            process.state.setdefault("loose", [])
+            self.wait()
+            process.state["loose"].append(one)
+            self.wait()
+
+    def do_quiet(self, process: Process) -> None:
+        one, serial = ("loose", next(self.serial)), next(self.serial)
+        with self.noted(process, ("q", serial), keys=("loose", "q")):
+            if self.random.random() < 0.5:
+                with process.home.no_rerun, self.lock(process, "q"):
+                    process.state["q"] = serial
+                    if "loose" in process.state:
+                        process.state["loose"].append(one)
+                    self.wait()
+            else:
+                with self.lock(process, "q"):
+                    with process.home.no_rerun:
+                        process.state["q"] = serial
+                        if "loose" in process.state:
+                            process.state["loose"].append(one)
+                    self.wait()
+
+    def do_write(self, process: Process) -> None:
+        key, serial = self.random.choice("xy"), next(self.serial)
+        with self.noted(process, (key, serial)):
+            process.state[key] = serial
+
+    def do_both(self, process: Process) -> None:
+        """Assign a key under its own lock, and another one besides."""
+        serial = next(self.serial)
+        with self.noted(process, ("x", serial), ("y", serial)), self.lock(process, "x"):
+            process.state["x"] = serial
+            self.wait()
+            process.state["y"] = serial
+
+    def do_other(self, process: Process) -> None:
+        """Assign under another key's lock."""
+        key, serial = self.random.choice("xy"), next(self.serial)
+        with self.noted(process, (key, serial)), self.lock(process, "z"):
+            self.wait()
+            process.state[key] = serial
+            self.wait()
+
+    def do_update(self, process: Process) -> None:
+        serial = next(self.serial)
+        with self.noted(process, ("x", serial), ("y", serial)):
+            process.state.update(x=serial, y=serial)
+
+    def do_delete(self, process: Process) -> None:
+        key = self.random.choice("xy")
+        process.state.pop(key, None)
+
+    def do_force(self, process: Process) -> None:
+        if "x" in process.state:
+            process.home.force_rerun_bound_sessions("x")
+
+    def do_pair(self, process: Process) -> None:
+        serial = next(self.serial)
+        with self.noted(process, ("pair 1", serial), ("pair 2", serial)):
+            process.state.update({"pair 1": serial, "pair 2": serial})
+
+    def do_pairs(self, process: Process) -> None:
+        serial, names = next(self.serial), self.random.choice((("pair 1",), ("pair 1", "pair 2"), ("pair",)))
+        keys = ("pair 1", "pair 2")
+        with self.noted(process, *((key, serial) for key in keys)) as touched, self.lock(process, *names):
+            self.wait()
+            self.look(process)  # of others' pairs, nothing is seen half-done by a holder
+            touched.update(keys)
+            process.state["pair 1"] = serial
+            self.wait()
+            process.state["pair 2"] = serial
+            self.wait()
+
+    def do_job(self, process: Process) -> None:
+        """Put a job where there is none."""
+        key, serial = self.random.choice(("job 1", "job 2")), next(self.serial)
+        names = self.random.choice((None, "z", key))
+        pending = set(process.pending)
+        process.pending[key, serial] = 1
+        given, outcome = None, "unknown"
+        try:
+            if names is None:
+                given = process.state.setdefault(key, serial)
+            else:
+                with self.lock(process, names):
+                    given = process.state.setdefault(key, serial)
+                    self.wait()
+            outcome = "done" if given == serial else "dropped"
+        except process.file.LockLostError:
+            outcome = "dropped"
+            raise
+        finally:
+            process.pending.pop((key, serial), None)
+            self.outcomes.append((outcome, (key, serial), process))
+        self.check_given(key, given, pending)
+
+    def do_take(self, process: Process) -> None:
+        """Take a job out."""
+        key, names = self.random.choice(("job 1", "job 2")), self.random.choice((None, "z", "w"))
+        if self.random.random() < 0.2:
+            names = key
+        job, outcome = None, "unknown"
+        try:
+            if names is None:
+                job = process.state.pop(key, None)
+            else:
+                with self.lock(process, names):
+                    job = process.state.pop(key, None)
+                    self.wait()
+            outcome = "done"
+        except process.file.LockLostError:
+            outcome = "dropped"
+            raise
+        finally:
+            if job is not None and outcome == "done":
+                if job in self.popped and not self.world.went_back:
+                    self.world.wrong.append(f"P4: {job} was popped twice")
+                self.popped[job] = process.name
+            if outcome == "unknown":
+                self.popped[process] = "perhaps one"
+
+    def do_once(self, process: Process) -> None:
+        serial = next(self.serial)
+        if self.random.random() < 0.2:
+            process.state.pop("once", None)
+            return
+        self.check_given("once", process.state.setdefault("once", serial), process.pending)
+
+    def check_given(self, key: str, given: Any, pending: Any) -> None:
+        """What `setdefault` gives was in the store, or is shown here because a transaction has assigned it."""
+        if given not in self.world.history.get(key, ()) and (key, given) not in pending:
+            self.world.wrong.append(f"P4: setdefault of {key} gives {given}, which it never was")
+
+    def do_leave(self, process: Process) -> None:
+        """End a thread with a lock that is held."""
+        process.locks["left"].acquire(timeout=1)
+        serial = next(self.serial)
+        process.pending["y", serial] = 1
+        process.state["y"] = serial
+        raise Killed
+
+    # What must be true.
+    def look(self, process: Process) -> None:
+        """Read everything, as a tab does."""
+        state, history = process.state.to_dict(), self.world.history
+        for key in ("x", "y", "n0", "n1", "pair 1", "pair 2", "once", "job 1", "job 2"):
+            value = state.get(key)
+            if (key, value) in process.pending:
+                continue
+            known = history.get(key, [])
+            places = [place for place, one in enumerate(known) if one == value]
+            if value is not None and not places:
+                self.world.wrong.append(f"P3: {process.name} shows {key}={value}, which it never was")
+            if value is not None and places:
+                if places[-1] < process.seen.get(key, -1):
+                    self.world.wrong.append(f"P1: {process.name} reads {key} backwards: {value}")
+                process.seen[key] = places[-1]
+        is_open = any(not keys.isdisjoint(("pair 1", "pair 2")) for keys in process.open_on)
+        if not is_open and state.get("pair 1") != state.get("pair 2"):
+            self.world.wrong.append(f"P3: {process.name} shows a torn pair")
+
+    def check(self) -> None:
+        world = self.world
+        assert not world.wrong, world.wrong
+        final = {key: world.read(data) for key, data in world.store.values.items()}
+        for process in world.processes:
+            if not process.is_dead:
+                state = process.state.to_dict()
+                assert state == final, f"P1: {process.name} ends with {state}, the store with {final}"
+        for outcome, one, process in self.outcomes:
+            count = world.made.get(one, 0)
+            if outcome == "done":
+                assert count > 0, f"P3: {one} of {process.name} was acknowledged, and never made"
+            if outcome == "dropped" and not world.went_back:
+                assert count == 0, f"P3: {one} of {process.name} was dropped, and made"
+        held = [name for name in world.store.locks if self.holder(name) is not None and name != "left"]
+        assert not held, f"P2: {held} are held for ever"
+        if not world.went_back:
+            for job, takers in world.removed.items():
+                is_known = job in self.popped or any(t.is_dead or t in self.popped for t in takers)
+                assert is_known, f"P4: {job} is gone, and nobody was given it"
+
+    def holder(self, name: str) -> str | None:
+        token, until = self.world.store.locks[name]
+        return token if until > self.world.now else None
+
+
+def simulate(seed: int) -> str | None:
+    """Run a seed, and tell what is wrong."""
+    before = sys.modules.get("_server_state_1")
+    simulation = Simulation(seed)
+    try:
+        simulation.run()
+    except BaseException as error:
+        return f"SEED={seed}: {error!r}"[:2000]
+    finally:
+        simulation.world.close()
+        if before is not None:
+            sys.modules["_server_state_1"] = before
+    return None
+
+
+def simulate_quietly(seed: int) -> str | None:
+    gc.disable()
+    logging.disable(logging.CRITICAL)
+    if seed % 50 == 0:
+        gc.collect()
+    return simulate(seed)
+
+
+class Simulated(unittest.TestCase):
+    def test_P1_to_P6_any_schedule(self) -> None:
+        logging.disable(logging.CRITICAL)
+        self.addCleanup(logging.disable, logging.NOTSET)
+        if "SEEDS" in os.environ:
+            first, end = map(int, os.environ["SEEDS"].split(":"))
+            with multiprocessing.Pool(int(os.environ.get("CORES", 0)) or None) as pool:
+                wrong = [text for text in pool.imap_unordered(simulate_quietly, range(first, end), 50) if text]
+            self.assertEqual(wrong, [])
+            return
+        seeds = [int(os.environ["SEED"])] if "SEED" in os.environ else range(3000)
+        until = time.monotonic() + 5
+        for done, seed in enumerate(seeds):
+            self.assertIsNone(simulate(seed))
+            if time.monotonic() > until and done > 100:
+                break
+
+
+if __name__ == "__main__":
+    unittest.main()
