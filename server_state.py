@@ -21,6 +21,7 @@ Origin: the project "server_state", whose README tells more.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import hashlib
 import logging
@@ -34,6 +35,7 @@ import weakref
 from collections import deque
 from collections.abc import (
     Callable,
+    Collection,
     ItemsView,
     Iterable,
     Iterator,
@@ -69,10 +71,10 @@ class ServerState(MutableMapping[str, Any]):
         return _found(_read(_name(key)), key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        _write({_name(key): value})
+        _store.write({_name(key): value})
 
     def __delitem__(self, key: str) -> None:
-        _found(_write({_name(key): _MISSING}), key)
+        _found(_store.write({_name(key): _MISSING}), key)
 
     def __getattr__(self, key: str) -> Any:
         value = _MISSING if key.startswith("_") else _read(_name(key))
@@ -82,10 +84,10 @@ class ServerState(MutableMapping[str, Any]):
         if key.startswith("_") or any(key in vars(base) for base in type(self).__mro__):
             message = f'server_state.{key} could not be read back: use server_state["{key}"] = ...'
             raise AttributeError(message)
-        _write({_name(key): value})
+        _store.write({_name(key): value})
 
     def __delattr__(self, key: str) -> None:
-        _found(_write({_name(key): _MISSING}), key, MissingAttributeError)
+        _found(_store.write({_name(key): _MISSING}), key, MissingAttributeError)
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, (str, int)) and _read(_name(key), is_shown=False) is not _MISSING
@@ -121,23 +123,23 @@ class ServerState(MutableMapping[str, Any]):
         """Give the value; if there is none, set it to `default` first."""
         value = _read(_name(key))
         if value is _MISSING:
-            value = _write({_name(key): default}, only_new=True)
+            value = _store.write({_name(key): default}, only_new=True)
         return default if value is _MISSING else value
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Remove the key and give its value, or `default`; KeyError if there is neither."""
-        value = _write({_name(key): _MISSING})
+        value = _store.write({_name(key): _MISSING})
         if value is _MISSING and default is not _MISSING:
             return default
         return _found(value, key)
 
     def update(self, other: Any = (), /, **more: Any) -> None:
         """Set several keys as one change."""
-        _write({_name(key): value for key, value in dict(other, **more).items()})
+        _store.write({_name(key): value for key, value in dict(other, **more).items()})
 
     def clear(self) -> None:
         """Remove all keys as one change."""
-        _write(dict.fromkeys(_present, _MISSING))
+        _store.write(dict.fromkeys(_present, _MISSING))
 
 
 class MissingAttributeError(AttributeError, KeyError):
@@ -147,8 +149,8 @@ class MissingAttributeError(AttributeError, KeyError):
 
 
 def _found(value: Any, key: object, error: type[Exception] = KeyError) -> Any:
-    if value is _MISSING and _store is not None:
-        value = _store.found(key)  # it may have a value that cannot be unpickled here
+    if value is _MISSING:
+        value = _store.found(_name(key))
     if value is _MISSING:
         hint = f'Initialise it: server_state.setdefault("{key}", ...)'
         raise error(f'server_state has no key "{key}". {hint}')
@@ -179,11 +181,7 @@ class KeyLock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock within `timeout` seconds (-1: no limit), and tell whether we have it."""
-        if _store is None:
-            is_ours: bool = self._lock.acquire(blocking, timeout)
-        else:
-            is_ours = _store.acquire(self, blocking, timeout)
-        if not is_ours:
+        if not _store.acquire(self, blocking, timeout):
             return False
         transaction = _local.transaction
         transaction.depth += 1
@@ -192,19 +190,24 @@ class KeyLock:
 
     def release(self, *error: object) -> None:
         """Release the lock, and tell others after the outermost. RuntimeError if it is not ours."""
-        try:
-            self._lock.release()
-        except RuntimeError:
-            message = f"The lock of {self._names} is not held by this thread: acquire() it first."
-            raise RuntimeError(message) from None
+        if not self._lock._is_owned():
+            hint = "acquire() it first"
+            raise RuntimeError(f"The lock of {self._names} is not held by this thread: {hint}.")
         transaction = _local.transaction
-        if transaction.depth > 0:  # else a run left the lock behind, and its end has told
-            transaction.depth -= 1
-            if transaction.depth == 0:
+        try:
+            if transaction.depth == 1:
                 transaction.end()
+        finally:
+            transaction.depth = max(0, transaction.depth - 1)  # a run's end may have closed it
+            self._lock.release()
 
     __enter__ = acquire
     __exit__ = release
+
+    def locked(self) -> bool:
+        """Tell whether a thread of this process, be it this one, holds it, or one of several."""
+        # Before Python 3.14 a re-entrant lock says so nowhere else.
+        return any("unlocked" not in repr(_locks[name]._lock) for name in self._names)
 
 
 class ServerStateLock(Mapping[str, KeyLock]):
@@ -229,8 +232,13 @@ class ServerStateLock(Mapping[str, KeyLock]):
             raise AttributeError(f"server_state_lock.{name} is no lock: {hint}.")
         return self[name]
 
-    def __contains__(self, name: object) -> bool:  # a Mapping's own would make the lock
+    # A Mapping's own `in` and `get` would make the lock.
+    def __contains__(self, name: object) -> bool:
         return isinstance(name, (str, int)) and _name(name) in _locks
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Give the lock if it was asked for before, else `default`."""
+        return _locks.get(_name(name), default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(_locks))
@@ -263,51 +271,55 @@ class _InOrder:
                 return False
         return True
 
+    def _is_owned(self) -> bool:
+        return all(lock._is_owned() for lock in self.locks)
+
     def release(self) -> None:
-        if not all(lock._is_owned() for lock in self.locks):
-            raise RuntimeError
         for lock in self.locks:
             lock.release()
 
 
 class _Transaction:
-    """What a thread does from its first lock to the release of its last one; no lock, no names."""
+    """What a thread does from its first lock to the release of its last one."""
 
     def __init__(self) -> None:
         self.depth = 0  # how many locks are held
-        self.names: set[str] = set()
+        self.names: set[str] = set()  # of the locks that were taken
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
-        # What it has assigned. Entries refer to this very set weakly, and their new versions are
-        # held back while it is there: to let go of it is to tell, also when the thread dies.
-        self.changed: set[_Entry] = set()
+        self.changed: set[_Entry] = set()  # what it has assigned, to be told at its end
+
+    def guards(self, entry: _Entry) -> bool:
+        """Whether it holds a value's own lock."""
+        return entry.key in self.names
 
     def may_change(self, entry: _Entry) -> bool:
         """Whether it may be changing a value in place just now."""
         return entry.key in self.names or entry in self.handed
 
     def end(self) -> None:
-        """Tell others what was assigned, and have the inspector look at what was in hand."""
-        if _store is not None:
-            _store.commit(self)
-        handed = self.handed
-        for name in tuple(self.names):
+        """Hand on what was assigned and what was in hand; the locks are still held."""
+        for name in self.names:
             entry = _present.get(name)
             if entry is not None and entry.fingerprint.may_change:
-                handed.add(entry)
-        quiet = _quiet.get()
-        if quiet is not None:
-            for entry in handed - quiet.handed.keys():  # the end of `no_rerun` looks at them
-                quiet.handed[entry] = None if entry in _inspector.named else entry.fingerprint
-        elif handed and _store is None:
-            _inspector.name(handed, _author(), is_locked=True, hold=self.changed)
-        self.handed.clear()
-        self.names.clear()
-        if self.changed:
-            with _master:
-                for entry in self.changed:
-                    entry.let_go(self.changed)
+                self.handed.add(entry)
+        try:
+            if _inspector.named:
+                _inspector.look_at_overdue(self)
+            _store.commit(self)
+        finally:
+            self.names = set()
+            self.handed = set()
             self.changed = set()
-            _notify()
+
+    def __del__(self) -> None:
+        """Release what the thread held when it ended, and have the next sweep tell of it."""
+        for name in self.names:
+            lock = _locks[name]._lock
+            while lock._is_owned():
+                lock.release()
+        with _master:
+            for entry in self.changed:
+                entry.told = entry.version
 
 
 class _Local(threading.local):
@@ -324,15 +336,23 @@ class RerunSuppressedError(RuntimeError):
     """A rerun was forced inside `with no_rerun:`."""
 
 
+class _Quiet(NamedTuple):
+    """The `with no_rerun:` that a context is in: what it has in hand, and how deep it is."""
+
+    handed: set[_Entry]
+    depth: int
+
+
 class _NoRerun:
     """`with no_rerun:` changes state without telling anybody. Nestable.
 
-    It holds for the current thread or asyncio task, and for tasks that are started in it. What can
-    be changed in place is looked at twice: where it is first read, and at the end of the block.
+    It holds for the current thread or asyncio task, and for tasks that are started in it. What was
+    changed in place before is told where the block first reads it; at the end of the block, what
+    it had in hand is taken for told.
     """
 
     def __enter__(self) -> None:
-        quiet = _quiet.get() or _Quiet({}, time.monotonic(), 0)
+        quiet = _quiet.get() or _Quiet(set(), 0)
         _quiet.set(quiet._replace(depth=quiet.depth + 1))
 
     def __exit__(self, *error: object) -> None:
@@ -343,19 +363,8 @@ class _NoRerun:
             _quiet.set(quiet._replace(depth=quiet.depth - 1))
             return
         _quiet.set(None)
-        for entry, before in quiet.handed.items():
-            _inspector.end_quiet(entry, before, quiet.since)
-
-
-class _Quiet(NamedTuple):
-    """What was handed in the `with no_rerun:` that a context is in, and what was told before of it.
-
-    None where others may have changed it too, so that it is to be told.
-    """
-
-    handed: dict[_Entry, _Fingerprint | None]
-    since: float
-    depth: int  # of nested blocks
+        for entry in quiet.handed:
+            _inspector.take_for_told(entry)
 
 
 def force_rerun_bound_sessions(key: str) -> None:
@@ -374,15 +383,27 @@ def force_rerun_bound_sessions(key: str) -> None:
             return  # without a reader
         hint = "check the name, or set it first"
         raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: {hint}.')
-    run = _author()
+    change, run = _change_here("forced")
     if run is not None:
         run.redraw(entry)
-    if _store is not None:
-        _store.force(entry)
-    _tell([entry], run)
+    _store.force(entry)
+    transaction = _local.transaction
+    with _master:
+        _publish([entry], change, run, transaction)
+    if transaction.depth == 0:
+        _notify([entry])
 
 
-# --- The store ---
+# --- Values ---
+class _Change(NamedTuple):
+    """How an entry came to have another version."""
+
+    how: str
+    by: str = "a thread"
+    depth: int = 0  # in a chain of reruns that cause each other
+    in_place: int = 0  # how many of the chain's latest links were changes in place
+
+
 class _Entry:
     """One key: its value, and the version that readers compare with the one that they noted."""
 
@@ -391,23 +412,11 @@ class _Entry:
         self.value: Any = _MISSING
         self.fingerprint = _NOTHING
         self.version = 0
-        self.depth = 0  # of the latest change in a chain of reruns that cause each other
-        self.in_place = 0  # how many of the chain's latest links were changes in place
-        # While the transaction's set is there that this refers to, readers may know the version
-        # `told` only, not yet `version`.
-        self.hold: weakref.ref[set[_Entry]] | None = None
-        self.told = 0
+        self.told = 0  # the version that readers are rerun for; at a release it becomes the latest
+        self.change = _Change("never")
 
-    def latest(self) -> int:
-        """Give the latest version that may be told."""
-        hold = self.hold
-        is_held = hold is not None and hold() is not None
-        return self.told if is_held else self.version
-
-    def let_go(self, changed: set[_Entry]) -> None:
-        """Tell what one transaction has done, although a later one holds back what it did."""
-        if self.hold is not None and self.hold() is not changed:
-            self.told = self.version - 1
+    def name(self) -> str:
+        return "the set of keys" if self.key is None else f'server_state["{self.key}"]'
 
 
 class _Master:
@@ -448,7 +457,6 @@ _running: weakref.WeakSet[_Run] = weakref.WeakSet()
 _transactions: weakref.WeakSet[_Transaction] = weakref.WeakSet()  # each changed by its thread only
 
 _local = _Local()
-_store: Any = None  # for several processes: joined by `redis_store/`, it commits what changes here
 _quiet: ContextVar[_Quiet | None] = ContextVar("quiet", default=None)
 
 
@@ -477,16 +485,17 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
         run.note(entry, _fragment(ctx), is_shown)
     value = entry.value
     if entry.fingerprint.may_change:
-        _hand(entry, run)
+        _hand(entry, ctx, run)
     return value
 
 
-def _hand(entry: _Entry, run: _Run | None) -> None:
+def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
     """Note who may change a value in place from now on: any value under a lock, else containers."""
     quiet = _quiet.get()
     if quiet is not None:
         if entry not in quiet.handed:
-            quiet.handed[entry] = _inspector.begin_quiet(entry, run)
+            quiet.handed.add(entry)
+            _inspector.tell_by_now(entry, run)
         return
     transaction = _local.transaction
     if transaction.depth > 0:
@@ -494,87 +503,104 @@ def _hand(entry: _Entry, run: _Run | None) -> None:
     if issubclass(type(entry.value), _CONTAINERS):
         if run is not None:
             run.handed.add(entry)
-        elif transaction.depth == 0 and _context() is not None:  # a run that was superseded
+        elif transaction.depth == 0 and ctx is not None:  # a run that was superseded
             _inspector.name([entry], None, is_locked=False)
 
 
-def _write(new: Mapping[str, Any], only_new: bool = False) -> Any:
-    """Set keys, or remove those that are _MISSING, as one change; give what the last one held."""
-    if _store is not None:
-        return _store.write(new, only_new)  # commits it, and then calls _assign
-    return _assign(new, only_new)
-
-
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
-    run = _author()
+    """Set keys, or remove those that are _MISSING, as one change; give what the last one held."""
+    change, run = _change_here("assigned")
     quiet = _quiet.get()
-    entries = [_entry(key) for key in new]
-    fingerprints = _fingerprints(new)
-    found: list[_Entry] = []
-    for entry in entries:
-        if not entry.fingerprint.may_change:
-            continue
-        # What others have changed in place, and this would hide.
-        is_equal = entry.fingerprint.content == fingerprints[entry.key].content
-        if (is_equal or quiet is not None) and _inspector.finds_change(entry, run):
-            found.append(entry)
-    before, changed = _replace(new, fingerprints, only_new)
-    for entry in entries:  # the app still has in hand what it assigns
-        if not entry.fingerprint.may_change:
-            continue
-        if quiet is None:
-            _hand(entry, run)
-        else:
-            quiet.handed[entry] = entry.fingerprint
-    if quiet is not None:
-        changed = []
-    elif run is not None:
-        run.assign(changed)
-    if changed or found:
-        _tell([*changed, *found], run)
-    return before
+    transaction = _local.transaction
+    fingerprints = {key: _fingerprint(value) for key, value in new.items()}
+    for key, fingerprint in fingerprints.items():
+        entry = _entry(key)
+        if entry.fingerprint.may_change:
+            _inspector.look_before(entry, fingerprint, run)
+    with _master:
+        replaced, changed = _replace(new, fingerprints, only_new)
+        if quiet is not None:
+            changed = []
+        elif run is not None:
+            run.assign(changed)
+        _publish(changed, change, run, transaction)
+    if transaction.depth == 0:
+        _notify(changed)
+    for key in new:  # the app still has in hand what it assigns
+        entry = _entry(key)
+        if quiet is not None:
+            quiet.handed.add(entry)
+        elif entry.fingerprint.may_change:
+            _hand(entry, None, run)
+    return replaced[-1].value if replaced else _MISSING
 
 
-def _fingerprints(new: Mapping[str, Any]) -> dict[str | None, _Fingerprint]:
-    return {key: _fingerprint(value) for key, value in new.items()}
+class _Replaced(NamedTuple):
+    """What an entry held before; it is let go of after the master lock's release."""
+
+    value: Any
+    fingerprint: _Fingerprint
 
 
 def _replace(
-    new: Mapping[str, Any], fingerprints: dict[str | None, _Fingerprint], only_new: bool = False
-) -> tuple[Any, list[_Entry]]:
-    """Give what the last key held before, and the entries that have changed."""
-    before = _MISSING
-    replaced: list[Any] = []  # kept alive until the master lock is released
+    new: Mapping[str, Any], fingerprints: Mapping[str, _Fingerprint], only_new: bool = False
+) -> tuple[list[_Replaced], list[_Entry]]:
+    """Give what was there before, and the entries that have changed. Under the master lock."""
+    replaced: list[_Replaced] = []
     changed: list[_Entry] = []
-    with _master:
-        for key, value in new.items():
-            entry = _entry(key)
-            before = entry.value
-            if value is before is _MISSING or (only_new and before is not _MISSING):
-                continue
-            replaced += (before, entry.fingerprint)
-            if entry.fingerprint.content != fingerprints[key].content:
-                changed.append(entry)
-            entry.fingerprint = fingerprints[key]  # before the value, for _note
-            entry.value = value
-            if value is _MISSING:
-                del _present[key]
-            else:
-                _present[key] = entry
-            if value is _MISSING or before is _MISSING:
-                changed.append(_key_set)
-    return before, changed
+    for key, value in new.items():
+        entry = _entry(key)
+        before = _Replaced(entry.value, entry.fingerprint)
+        replaced.append(before)
+        if value is before.value is _MISSING or (only_new and before.value is not _MISSING):
+            continue
+        if before.fingerprint.content != fingerprints[key].content:
+            changed.append(entry)
+        entry.fingerprint = fingerprints[key]  # before the value, for _note
+        entry.value = value
+        if value is _MISSING:
+            del _present[key]
+        else:
+            _present[key] = entry
+        if value is _MISSING or before.value is _MISSING:
+            changed.append(_key_set)
+    return replaced, changed
 
 
-def _tell(changed: Iterable[_Entry], run: _Run | None) -> None:
-    """Publish what a thread has changed; under a lock, nobody is told before the release."""
-    transaction = _local.transaction
-    if transaction.depth > 0:
+def _publish(
+    changed: Collection[_Entry],
+    change: _Change,
+    run: _Run | None,
+    transaction: _Transaction | None = None,
+) -> None:
+    """Give entries new versions, which the run that made them knows. Under the master lock.
+
+    They are told from now on, or from the end of a transaction that holds locks.
+    """
+    is_held = transaction is not None and transaction.depth > 0
+    for entry in changed:
+        before = entry.version
+        entry.version = next(_versions)
+        entry.change = change
+        if not is_held:
+            entry.told = entry.version
+        if run is not None:
+            run.know(entry, before)
+    if transaction is not None and is_held:
         transaction.changed.update(changed)
-        _publish(changed, run, hold=weakref.ref(transaction.changed))
-    else:
-        _publish(changed, run)
-        _notify()
+
+
+def _tell(changed: Collection[_Entry]) -> None:
+    """Have the readers of older versions rerun."""
+    with _master:
+        for entry in changed:
+            entry.told = entry.version
+    _notify(changed)
+
+
+def _notify(changed: Collection[_Entry]) -> None:
+    if changed and _scheduler is not None:
+        _scheduler.notify(changed)
 
 
 # --- What counts as a change ---
@@ -582,22 +608,20 @@ class _Fingerprint(NamedTuple):
     """What a value was when it was last assigned or looked at."""
 
     content: Any
-    structure: Any  # with objects of the app's classes by identity
     kept: Any = None  # what must stay alive so that an id is of one object only
     may_change: bool = True  # in place, and looking at it would tell
 
 
 _FINGERPRINT_LIMIT = 64 * 2**20  # bytes of a value that are looked at
-_NOTHING = _Fingerprint(_MISSING, _MISSING, may_change=False)
+_NOTHING = _Fingerprint(_MISSING, may_change=False)
 _key_set = _Entry(None)  # changes when a key comes or goes
 _TakeApart = Callable[[Any], Any]  # gives what stands for an object in a pickle
 _SCALARS = frozenset([type(None), bool, int, float, complex, str, bytes])
 _CONTAINERS = (list, dict, set, bytearray, deque, tuple)
-# Objects of these modules are data; those of other installed ones are compared by identity.
-_DATA = set("abc array builtins collections contextlib copyreg dataclasses datetime".split())
-_DATA |= set("decimal enum fractions ipaddress pathlib random types typing uuid zoneinfo".split())
-_DATA |= set("numpy pandas polars pyarrow".split())
-_SERVICES = sys.stdlib_module_names - _DATA  # threads, queues, files, sockets, loggers
+# What the standard library's other modules define is data.
+_SERVICES = set("_io _thread asyncio concurrent ftplib http imaplib io logging mmap".split())
+_SERVICES |= set("multiprocessing queue selectors smtplib socket socketserver sqlite3".split())
+_SERVICES |= set("ssl subprocess tempfile threading weakref".split())
 
 
 def _fingerprint(value: Any) -> _Fingerprint:
@@ -606,8 +630,7 @@ def _fingerprint(value: Any) -> _Fingerprint:
         return _NOTHING
     cls = type(value)
     if type(cls) is type and cls in _SCALARS:  # other metaclasses may not be hashable
-        content = (cls, value if value == value else "nan")
-        return _Fingerprint(content, content, None, False)
+        return _Fingerprint((cls, value if value == value else "nan"), None, False)
     is_too_large = False
     for has_memo in (False, True):  # too large without it may only be much shared
         try:
@@ -618,7 +641,7 @@ def _fingerprint(value: Any) -> _Fingerprint:
             raise
         except BaseException:  # Polars panics with such, scripts exit with it
             is_too_large = False  # it cannot be pickled, or another thread is changing it
-    return _Fingerprint(id(value), id(value), value, not is_too_large)
+    return _Fingerprint(id(value), value, not is_too_large)
 
 
 class _Digest:
@@ -644,7 +667,8 @@ class _Pickler(pickle.Pickler):
     """A pickler that only looks, in C where it can: nothing that it writes is ever read.
 
     Objects become a call of `int` with their class's name and their parts. Without a memo it does
-    not see which parts are one object, and takes cycles and much shared parts for endless.
+    not see which parts are one object, and takes cycles and much shared parts for endless; with
+    it, the app's objects are numbered, and opened one after the other, however they are linked.
     """
 
     def __init__(self, has_memo: bool) -> None:
@@ -653,22 +677,14 @@ class _Pickler(pickle.Pickler):
         self.fast = not has_memo
         self.memo = {id(int): (0, int)}  # so `int` is written as a number, not by its name
         self.reducers: dict[int, _TakeApart] = {}  # by the ids of classes
-        self.states: dict[int, _TakeApart] = {}
         self.kept: list[Any] = []
-        self.own: list[Any] = []  # objects of the app's classes, as they are first met
-        self.numbers: dict[int, int] = {}  # their places in that list, by their ids
+        self.numbered: list[Any] = []  # objects, each with what its reducer gives
 
     def fingerprint(self, value: Any) -> _Fingerprint:
         self.dump(value)
-        # So far the digest has the containers only, and of the app's objects which ones they are.
-        structure = (self.digest.hash.digest(), hash(tuple(map(id, self.own))))
-        opened = 0
-        while opened < len(self.own):
-            objects = self.own[opened:]
-            opened = len(self.own)
-            self.dump([self.states[id(type(obj))](obj) for obj in objects])
-        content = self.digest.hash.digest()
-        return _Fingerprint(content, structure, (self.kept, self.own))
+        for obj, reduce in self.numbered:  # which grows meanwhile
+            self.dump(reduce(obj)[1:])
+        return _Fingerprint(self.digest.hash.digest(), self.kept)
 
     def reducer_override(self, obj: Any) -> Any:
         cls = type(obj)
@@ -684,28 +700,47 @@ class _Pickler(pickle.Pickler):
         by_identity = _by_identity(self.kept)  # closures without `self`, which would be a cycle
         if cls is types.FunctionType or cls is types.MethodType:
             return by_identity
-        pickles = ("__reduce_ex__", "__reduce__")
-        maker = next(b for b in cls.__mro__ if not vars(b).keys().isdisjoint(pickles))
-        read = next((read for base, read in _IMMUTABLE if base == _class_name(maker)), None)
+        names = {_class_name(base) for base in cls.__mro__}
+        read = next((read for name, read in _VALUES.items() if name in names), None)
         if read is not None:
             return _by_value(cls, read)
-        if maker is not object or _root(cls) in _DATA:
-            is_data = _root(maker) in _DATA or issubclass(cls, tuple)
-            return _by_parts(cls, by_identity) if is_data else by_identity
-        is_service = _is_installed(cls) or any(_root(base) in _SERVICES for base in cls.__mro__)
-        if is_service and not hasattr(cls, "__dataclass_fields__"):
+        if not _is_data(cls):
             return by_identity
-        self.states[id(cls)] = _state(cls, by_identity)
-        return _by_number(self.own, self.numbers)
+        reduce = _by_attributes(cls) if _is_plain(cls) else _by_parts(cls, by_identity)
+        if self.fast or _root(cls) in sys.stdlib_module_names:
+            return reduce
+        return _by_number(self.numbered, reduce)
+
+
+def _is_data(cls: type) -> bool:
+    """Whether objects of a class are compared by content; all others are by identity.
+
+    An installed package's are data if their class says what is equal to them, or what they hold.
+    """
+    if any(_root(base) in _SERVICES for base in cls.__mro__):
+        return False
+    file = getattr(sys.modules.get(str(cls.__module__)), "__file__", None)
+    is_installed = "site-packages" in str(file) or "dist-packages" in str(file)
+    says_what_it_is = "__contains__" in dir(cls) or getattr(cls, "__eq__", None) != object.__eq__
+    return not is_installed or says_what_it_is
+
+
+def _is_plain(cls: type) -> bool:
+    """Whether an object is what its `__dict__` holds."""
+    special = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__")
+    members = [vars(base) for base in cls.__mro__[:-1]]
+    is_special = any(one.get("__slots__") or one.keys() & special for one in members)
+    return cls.__dictoffset__ != 0 and not is_special and not _caches(cls)
+
+
+def _caches(cls: type) -> set[str]:
+    """Give the names of attributes that are worked out when they are first used."""
+    members = [item for base in cls.__mro__ for item in vars(base).items()]
+    return {name for name, member in members if isinstance(member, functools.cached_property)}
 
 
 def _root(cls: type) -> str:
     return str(cls.__module__).partition(".")[0]
-
-
-def _is_installed(cls: type) -> bool:
-    file = getattr(sys.modules.get(str(cls.__module__)), "__file__", None)
-    return "site-packages" in str(file) or "dist-packages" in str(file)
 
 
 def _class_name(cls: type) -> str:
@@ -724,14 +759,16 @@ def _by_identity(kept: list[Any]) -> _TakeApart:
     return reduce
 
 
-def _by_number(own: list[Any], numbers: dict[int, int]) -> _TakeApart:
-    def reduce(obj: Any) -> Any:
-        number = numbers.setdefault(id(obj), len(own))
-        if number == len(own):
-            own.append(obj)
-        return int, (number,)
+def _by_number(numbered: list[Any], reduce: _TakeApart) -> _TakeApart:
+    numbers: dict[int, int] = {}
 
-    return reduce
+    def number(obj: Any) -> Any:
+        if id(obj) not in numbers:
+            numbers[id(obj)] = len(numbered)
+            numbered.append((obj, reduce))
+        return int, (numbers[id(obj)],)
+
+    return number
 
 
 def _by_value(cls: type, read: _TakeApart) -> _TakeApart:
@@ -739,8 +776,13 @@ def _by_value(cls: type, read: _TakeApart) -> _TakeApart:
     return lambda obj: (int, (name, read(obj)))
 
 
+def _by_attributes(cls: type) -> _TakeApart:
+    return _by_value(cls, operator.attrgetter("__dict__"))
+
+
 def _by_parts(cls: type, by_identity: _TakeApart) -> _TakeApart:
     name = _class_name(cls)
+    caches = _caches(cls)
     is_array = name == "numpy.ndarray"
     has_caches = _root(cls) == "pandas" and hasattr(cls, "__array__")
 
@@ -756,68 +798,27 @@ def _by_parts(cls: type, by_identity: _TakeApart) -> _TakeApart:
         if not isinstance(parts, tuple):
             return by_identity(obj)
         _, args, *more = parts
+        if caches and more and isinstance(more[0], dict):
+            more[0] = {key: value for key, value in more[0].items() if key not in caches}
         return int, (name, *args), *more[:3]
 
     return reduce
 
 
-def _state(cls: type, by_identity: _TakeApart) -> _TakeApart:
-    """Make a function that gives the parts of a plain object, as pickle sees them."""
-    name = _class_name(cls)
-    own_state = getattr(cls, "__getstate__", None)
-    has_own_state = own_state is not getattr(object, "__getstate__", None)
-    slots = [
-        slot
-        for base in cls.__mro__
-        for slot, descriptor in vars(base).items()
-        if type(descriptor) is types.MemberDescriptorType
-    ]
-    get_slots = operator.attrgetter(*(slots or ["__class__"]))
-    has_dict = cls.__dictoffset__ != 0
-    content = next((read for base, read in _BUILT_IN if issubclass(cls, base)), None)
-
-    def state(obj: Any) -> Any:
-        try:
-            if has_own_state:
-                return name, obj.__getstate__()
-            if content is None and not slots:
-                return name, obj.__dict__
-            if content is None and not has_dict:
-                return name, get_slots(obj)
-        except AttributeError:
-            pass  # a slot that is not set
-        except Exception:
-            return by_identity(obj)[1]
-        try:
-            values = [getattr(obj, slot, None) for slot in slots]
-            return name, getattr(obj, "__dict__", None), values, content and content(obj)
-        except Exception:
-            return by_identity(obj)[1]
-
-    return state
+# How to read what pickle takes apart slowly or not at all, by the class that it is or comes from.
+_VALUES: dict[str, _TakeApart] = {
+    "enum.Enum": operator.attrgetter("_value_"),
+    "decimal.Decimal": str,
+    "datetime.datetime": lambda obj: repr(obj.__reduce_ex__(5)[1]),
+    "_io.BytesIO": operator.methodcaller("getvalue"),
+    "_io.StringIO": operator.methodcaller("getvalue"),
+}
 
 
-# How to read what pickle takes apart slowly, by the class that says how.
-_IMMUTABLE: list[tuple[str, _TakeApart]] = [
-    ("enum.Enum", operator.attrgetter("_value_")),
-    ("decimal.Decimal", str),
-    ("datetime.datetime", lambda obj: repr(obj.__reduce_ex__(5)[1])),
-]
-_BUILT_IN: list[tuple[type, _TakeApart]] = [
-    (dict, dict),
-    (list, list),
-    (tuple, list),
-    (str, str.__repr__),
-    (bytes, bytes.__repr__),
-    (int, int.__repr__),
-    (float, float.__repr__),
-]
-
-
-# --- The inspector ---
+# --- Changes in place ---
 _PAUSE = 0.005  # seconds between a change in place and the look that finds it, at least
 _RETRY = 1.0  # seconds until it looks whether a lock that stood in its way is gone
-_PATIENCE = 1.0  # seconds after a release that it lets other holders delay the look
+_PATIENCE = 1.0  # seconds for which holders may delay the look; then a release looks first
 _IN_PLACE_CHAIN = 3  # links of a chain of changes in place alone that are told
 
 
@@ -825,7 +826,7 @@ class _Suspect(NamedTuple):
     """Who may have changed a value in place, and is done."""
 
     run: _Run | None  # None: a thread
-    is_locked: bool  # else objects of the app's own classes are left out
+    is_locked: bool
     since: float
 
 
@@ -837,7 +838,7 @@ class _Inspector:
 
     def __init__(self) -> None:
         self.named: dict[_Entry, list[_Suspect]] = {}
-        self.holds: list[Any] = []  # keep what was assigned beside it, until the next look
+        self.assigned: set[_Entry] = set()  # under the same locks, and told with the next look
         self.wake = threading.Event()
         self.is_running = False
 
@@ -846,14 +847,14 @@ class _Inspector:
         entries: Iterable[_Entry],
         run: _Run | None,
         is_locked: bool,
-        hold: set[_Entry] | None = None,
+        assigned: Iterable[_Entry] = (),
     ) -> None:
         """Note whose values may have been changed in place; to be looked at soon."""
         suspect = _Suspect(run, is_locked, time.monotonic())
         with _master:
             for entry in entries:
                 self.named.setdefault(entry, []).append(suspect)
-            self.holds.append(hold)
+            self.assigned.update(assigned)
             is_first = not self.is_running
             self.is_running = True
         self.wake.set()
@@ -862,7 +863,8 @@ class _Inspector:
         try:
             threading.Thread(target=self.run, name="server_state", daemon=True).start()
         except RuntimeError:  # there are too many; the next to name something tries again
-            self.is_running = False
+            with _master:
+                self.is_running = False
             _guarded(self.look)
 
     def run(self) -> None:
@@ -878,113 +880,130 @@ class _Inspector:
     def look(self) -> None:
         """Look once at each value that was named, and tell what has changed together."""
         with _master:
-            holds, self.holds = self.holds, []
+            assigned, self.assigned = self.assigned, set()
             named = list(self.named)
-        for entry in named:
-            self.look_at(entry)
-        holds.clear()
-        _notify()
+        found = [entry for entry in named if self.look_at(entry)]
+        _tell(assigned.union(found))
 
-    def look_at(self, entry: _Entry) -> None:
-        """Look at a value, and publish it if it has changed, unless somebody may be changing it."""
+    def look_at(
+        self,
+        entry: _Entry,
+        me: Collection[_Run | None] = (),
+        is_in_the_way: Callable[[_Transaction, _Entry], bool] = _Transaction.may_change,
+    ) -> bool:
+        """Look at a value unless another thread's transaction is in the way.
+
+        Give whether there is a change to tell. `me`: who else may have made it.
+        """
         with _master:
-            suspects = list(self.named[entry])
+            suspects = self.named.get(entry, [])
+            authors = {*me, *(suspect.run for suspect in suspects)}
+            if not authors or self.is_held(entry, is_in_the_way):
+                return False  # its release has it looked at
+            seen = len(suspects)
             value = entry.value
             before = entry.fingerprint
-        is_patient = time.monotonic() < suspects[0].since + _PATIENCE
-        if is_patient and self.is_held(entry):
-            return  # its release has it looked at
         after = _fingerprint(value)
-        is_changed = after.content != before.content
-        is_locked = any(suspect.is_locked for suspect in suspects)
-        # A change in objects of the app alone is told once assigned, or seen under a lock.
-        is_left_out = is_changed and after.structure == before.structure and not is_locked
         with _master:
-            if is_patient and self.is_held(entry):
-                return  # it was taken while we looked
-            later = self.named.pop(entry)[len(suspects) :]
-            if later:
-                self.named[entry] = later
-            if is_left_out or entry.fingerprint is not before:
-                return  # it was assigned meanwhile
+            if self.is_held(entry, is_in_the_way):
+                return False  # it was taken while we looked
+            authors |= {suspect.run for suspect in suspects}
+            if self.named.get(entry) is suspects:
+                del self.named[entry]
+                if suspects[seen:]:
+                    self.named[entry] = suspects[seen:]
+            if entry.fingerprint is not before or after.content == before.content:
+                return False
             entry.fingerprint = after
-            authors = {suspect.run for suspect in (*suspects, *later)} | self.holders(entry)
-            if self.is_held(entry):  # we were out of patience
+            authors |= {run for run in _running if entry in run.handed}
+            if self.is_held(entry, _Transaction.may_change):
                 authors.add(None)
-        if is_changed:
-            self.publish(entry, authors, value)
+        is_locked = any(suspect.is_locked for suspect in suspects) or _local.transaction.depth > 0
+        return self.publish(entry, value, authors, is_locked)
 
-    def begin_quiet(self, entry: _Entry, me: _Run | None) -> _Fingerprint | None:
-        """Tell what this thread has changed before a `no_rerun`, and give what is told by then.
-
-        None where others may have changed it too: a look is to come that tells all of it.
-        """
-        before = entry.fingerprint
-        after = _fingerprint(entry.value)
-        if after.content == before.content:
-            return before
+    def look_at_overdue(self, mine: _Transaction) -> None:
+        """Look at what somebody held whenever it was looked at; to be told with a transaction."""
+        late = time.monotonic() - _PATIENCE
         with _master:
-            is_named = entry in self.named or entry.fingerprint is not before
-            if is_named or self.is_held(entry) or self.holders(entry) - {me}:
-                return None
-            entry.fingerprint = after
-        if _store is None or _store.offer(entry, entry.value):
-            _tell([entry], me)
-        return after
+            overdue = [entry for entry, (first, *_) in self.named.items() if first.since < late]
+        for entry in overdue:
+            if mine.may_change(entry):
+                self.look_at(entry, [_change_here("")[1]], _Transaction.guards)
 
-    def end_quiet(self, entry: _Entry, before: _Fingerprint | None, since: float) -> None:
-        """Take for told what was changed in a `no_rerun`, unless others may have changed it too."""
+    def look_before(self, entry: _Entry, after: _Fingerprint, me: _Run | None) -> None:
+        """Look at what others may have changed, where its replacement would hide that."""
+        quiet = _quiet.get()
+        is_hidden = after.content == entry.fingerprint.content
+        if quiet is not None:
+            is_hidden = entry not in quiet.handed  # else what has changed is our own change
+        if not is_hidden:
+            return
+        with _master:
+            in_hand = any(entry in run.handed for run in _running if run is not me)
+            is_suspect = in_hand or entry in self.named
+        if is_suspect and self.look_at(entry, [me], lambda transaction, entry: False):
+            _notify([entry])
+
+    def tell_by_now(self, entry: _Entry, me: _Run | None) -> None:
+        """Tell what was changed before a `no_rerun`."""
+        if self.look_at(entry, [me]):
+            _notify([entry])
+
+    def take_for_told(self, entry: _Entry) -> None:
+        """Take what was changed in a `no_rerun` for told, unless others may have changed it too."""
         value = entry.value
+        before = entry.fingerprint
         after = _fingerprint(value)
         with _master:
-            is_named = any(suspect.since >= since for suspect in self.named.get(entry, ()))
-            if entry.fingerprint is not before or is_named or self.is_held(entry):
+            is_others = entry in self.named or self.is_held(entry, _Transaction.may_change)
+            if entry.fingerprint is not before or is_others:
                 return
             entry.fingerprint = after
-        if _store is not None and after.content != before.content:
-            _store.offer(entry, value, is_told=False)
+        if after.content != before.content:
+            _store.offer(entry, value, _Change("changed in place"), is_told=False)
 
-    def holders(self, entry: _Entry) -> set[_Run | None]:
-        """Give the runs that have a container in hand just now."""
-        with _master:
-            return {run for run in _running if entry in run.handed}
-
-    def is_held(self, entry: _Entry) -> bool:
-        """Whether a transaction of another thread may be changing a value just now."""
+    def is_held(self, entry: _Entry, is_in_the_way: Callable[[_Transaction, _Entry], bool]) -> bool:
+        """Whether another thread's transaction is in the way of a look. Under the master lock."""
         mine = _local.transaction
-        with _master:
-            return any(one.may_change(entry) for one in _transactions if one is not mine)
+        return any(is_in_the_way(one, entry) for one in _transactions if one is not mine)
 
-    def finds_change(self, entry: _Entry, me: _Run | None) -> bool:
-        """Look at once at a value that is about to be replaced, if others may have changed it."""
-        quiet = _quiet.get()
-        if quiet is not None and quiet.handed.get(entry) is entry.fingerprint:
-            return False  # what has changed in this block is our own change
-        before = entry.fingerprint
-        is_suspect = entry in self.named or bool(self.holders(entry) - {me})
-        return is_suspect and _fingerprint(entry.value).content != before.content
-
-    def publish(self, entry: _Entry, authors: set[_Run | None], value: Any) -> None:
+    def publish(
+        self, entry: _Entry, value: Any, authors: set[_Run | None], is_locked: bool
+    ) -> bool:
         """Publish a change in place: its author is not told, if there can be only one."""
         run = next(iter(authors)) if len(authors) == 1 else None
-        depth = min(author.cause.depth + 1 if author else 0 for author in authors)
-        in_place = min(author.cause.in_place + 1 if author else 0 for author in authors)
-        is_told = in_place <= _IN_PLACE_CHAIN
+        causes = [author.cause if author else _Cause() for author in authors]
+        depth = min(cause.depth for cause in causes) + 1
+        in_place = min(cause.in_place for cause in causes) + 1
+        is_ours = all(cause.is_ours for cause in causes)
+        by = run.session.name if run else "a thread" if len(authors) == 1 else "several"
+        change = _Change("changed in place", by, depth, in_place)
+        is_told = in_place <= _IN_PLACE_CHAIN and (is_locked or not is_ours)
         if not is_told:
             _warn_of_chain(entry, "not told any more")
-        if _store is not None and not _store.offer(entry, value, depth, in_place, is_told):
-            return
+        if not _store.offer(entry, value, change, is_told):
+            return False
         if is_told:
-            _publish([entry], run, depth, in_place)
+            with _master:
+                _publish([entry], change, run, _local.transaction)
+        return is_told
 
 
 _inspector = _Inspector()
 
 
-# --- Readers and publishing ---
+# --- Readers ---
 # By fragment, None for the body of the script: the version of each entry when it was first read;
 _Notes = dict[str | None, dict[_Entry, int]]
 _Stale = dict[str | None, list[_Entry]]  # and the entries that have another one by now.
+
+
+def _add_notes(notes: _Notes, more: _Notes) -> None:
+    """Add what was read, with the older version where both have one."""
+    for fragment, versions in more.items():
+        mine = notes.setdefault(fragment, {})
+        for entry, version in versions.items():
+            mine[entry] = min(version, mine.get(entry, version))
 
 
 class _Cause(NamedTuple):
@@ -1002,38 +1021,19 @@ class _Run:
 
     def __init__(self, session: _Session, ctx: Any, thread_id: int | None) -> None:
         self.session = session
-        self.begun = next(_versions)
         self.requests = ctx.script_requests
         self.fragments: list[str] = list(ctx.fragment_ids_this_run or ())
         self.thread_id = thread_id  # of no other thread until it is over
         self.is_over = False
+        self.is_whole = False  # it has ended, and was not cut short by a rerun
+        self.is_shown = False  # in place of what was shown before it
         self.cause = _Cause()
-        self.pending = [self]  # and earlier runs of its runner, until they are committed
         self.readers: _Notes = {}
+        self.cut_short: _Notes = {}  # what was read by runs of its runner just before it
         self.messages = 0  # that it has sent to the page
         self.messages_before: dict[_Entry, int] = {}  # the first read of an entry that can be shown
         self.redraws: set[_Entry] = set()  # shown, and then assigned
         self.handed: set[_Entry] = set()  # containers, which may be changed in place without a lock
-
-    def keep_drawn_fragments(self) -> bool:
-        """Stop for a rerun: its successor draws everything again, but for earlier fragments."""
-        self.fragments = [fragment for fragment in self.fragments if fragment in self.readers]
-        if not self.fragments:
-            with contextlib.suppress(ValueError):
-                self.pending.remove(self)
-        return bool(self.fragments)
-
-    def take_pending(self) -> list[_Run]:
-        """Give the runs that are over with this one, and not yet committed, the first one first.
-
-        Mostly that is this run alone; when its runner was replaced, earlier ends went unheard.
-        """
-        if self not in self.pending:
-            return []
-        until = self.pending.index(self) + 1
-        taken = self.pending[:until]
-        del self.pending[:until]
-        return taken
 
     def note(self, entry: _Entry, fragment: str | None, is_shown: bool) -> None:
         if fragment is None and self.fragments:
@@ -1060,7 +1060,7 @@ class _Run:
     def know(self, entry: _Entry, before: int) -> None:
         """Note a change that this run has made itself.
 
-        Once it is committed, these notes are the session's: so also a late look spares its page.
+        Once the run is over, these notes are the session's: so also a late look spares its page.
         """
         if entry not in self.redraws:
             for notes in list(self.readers.values()):
@@ -1069,61 +1069,64 @@ class _Run:
 
 
 class _Session:
-    """What one browser session shows. It is changed on the event loop only."""
+    """What one browser session shows."""
 
     def __init__(self, app: Any) -> None:
         self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
+        self.name = f"session {app.id}"
         self.readers: _Notes = {}  # of the runs that it shows
         self.redraws: set[_Entry] = set()  # what they have assigned after they had drawn it
         self.redrawn: frozenset[_Entry] = frozenset()  # and what was so when they were asked for
-        self.drawn = 0  # when the full run that it shows had begun
         self.is_ours = False  # whether we asked for any run that it shows
-        self.is_doubtful = False  # whether messages to the page were lost
+        self.has_missed = False  # whether messages to the page were lost
         self.connection: weakref.ref[Any] | None = None
         self.cause: _Cause | None = None  # of the run that we ask for
         self.requests: Any = None  # to the runner that makes it, once there is one
         self.run: _Run | None = None  # of whose end we have not yet heard
-        self.not_before: float | None = None  # when a chain of reruns may go on
+        self.asked_at = 0.0  # when we asked for a run
 
-    def commit(self, run: _Run) -> None:
-        """Take over what a run has read in place of what was read before."""
+    def replace(self, run: _Run) -> None:
+        """Show what a whole run has read, in place of what was shown before."""
+        run.is_shown = True
         if run.fragments:
-            for fragment in run.fragments:
+            _add_notes(self.readers, run.cut_short)
+            run.cut_short = {}
+            for fragment in (*run.fragments, *run.readers):
                 self.readers.pop(fragment, None)
             self.redraws = {entry for entry in self.redraws if self.shows_older(entry)}
             if not self.redraws:
                 self.redrawn = frozenset()
-            self.readers.update(run.readers)
-            self.redraws |= run.redraws
-            self.redrawn |= run.cause.redrawn
-            self.is_ours |= run.cause.is_ours
+            self.add(run)
         else:
             self.readers = run.readers
             self.redraws = run.redraws
             self.redrawn = run.cause.redrawn
             self.is_ours = run.cause.is_ours
-            self.is_doubtful = False
-            self.drawn = run.begun
+            self.has_missed = False
+
+    def add(self, run: _Run) -> None:
+        """Show what a run has read beside what was shown before: how much of it, nobody says."""
+        _add_notes(self.readers, run.cut_short)
+        _add_notes(self.readers, run.readers)
+        self.redraws |= run.redraws
+        self.redrawn |= run.cause.redrawn
+        self.is_ours |= run.cause.is_ours
 
     def shows_older(self, entry: _Entry) -> bool:
         """Whether something here shows an older version, told or not yet told."""
         notes = list(self.readers.values())
         return any(one.get(entry, entry.version) < entry.version for one in notes)
 
-    def binds(self, run: _Run) -> bool:
-        """Whether this session will be stale when anything changes that a run has read."""
-        return all(
-            notes.keys() <= self.readers.get(fragment, {}).keys()
-            for fragment, notes in run.readers.items()
-        )
+    def shows_any(self, entries: set[_Entry]) -> bool:
+        return any(not notes.keys().isdisjoint(entries) for notes in list(self.readers.values()))
 
     def stale(self) -> _Stale:
         """Give the readers that show something old, each with the entries."""
-        if self.is_doubtful:
+        if self.has_missed:
             return {None: []}
         stale: _Stale = {}
         for fragment, notes in list(self.readers.items()):
-            old = [entry for entry, version in list(notes.items()) if version < entry.latest()]
+            old = [entry for entry, version in list(notes.items()) if version < entry.told]
             if old:
                 stale[fragment] = old
         return stale
@@ -1134,41 +1137,19 @@ class _Session:
         While its runner is not there (None), the next run of the session is taken for it.
         """
         entries = [entry for old in stale.values() for entry in old]
-        depth = max((entry.depth for entry in entries), default=0)
-        in_place = min((entry.in_place for entry in entries), default=0)
+        depth = max((entry.change.depth for entry in entries), default=0)
+        in_place = min((entry.change.in_place for entry in entries), default=0)
         redrawn: frozenset[_Entry] = frozenset()
         if entries and self.redraws.issuperset(entries):
             redrawn = self.redrawn.union(entries)
         self.requests = requests
+        self.asked_at = time.monotonic()
         self.cause = _Cause(depth, in_place, True, redrawn)
-
-
-def _publish(
-    changed: Iterable[_Entry],
-    run: _Run | None,
-    depth: int | None = None,
-    in_place: int = 0,
-    hold: weakref.ref[set[_Entry]] | None = None,
-) -> None:
-    """Give entries new versions: who has noted older ones is rerun, but the author's run is not."""
-    if depth is None:
-        maker = run or _here()[1]  # a run's helper thread goes on with its chain
-        depth = maker.cause.depth + 1 if maker else 0
-    with _master:
-        for entry in changed:
-            entry.told = entry.latest()
-            entry.hold = hold
-            entry.depth = depth
-            entry.in_place = in_place
-            before = entry.version
-            entry.version = next(_versions)
-            if run is not None:
-                run.know(entry, before)
-
-
-def _notify() -> None:
-    if _scheduler is not None:
-        _scheduler.notify()
+        if _logger.isEnabledFor(logging.DEBUG):
+            page = "its page" if None in stale else f"fragment {next(iter(stale))}"
+            why = [f"{one.name()} {one.change.how} by {one.change.by:.16}" for one in entries]
+            why = why or ["what a dead connection lost"]
+            _logger.debug("%.16s is rerun, %s: %s", self.name, page, ", ".join(why))
 
 
 # --- The scheduler ---
@@ -1176,7 +1157,6 @@ _SOON = 0.001  # seconds from a change to the look for its readers: the writer g
 _SWEEP = 1.0  # seconds between looks for tabs that have come back
 _TURN = 0.0005  # seconds for the event loop to send what was drawn, before the next rerun
 _LOOK = 0.004  # seconds between looks whether the process is idle, while reruns are under way
-_BESIDE = 3  # reruns that are started beside others when it is
 _AT_LEAST = 0.03  # seconds until the next rerun is started beside others, at the latest
 _CHAIN = 20  # links of a chain of reruns that come at full speed
 _COLLECT = 5.0  # seconds for which the collection of garbage is put off, at most
@@ -1190,11 +1170,11 @@ class _Scheduler:
         self.loop = loop
         self.timer: Any = None
         self.is_notified = False
+        self.changed: set[_Entry] = set()  # since the last look for readers
         self.next_sweep = 0.0
         self.due: dict[_Session, float] = {}  # when to look at which sessions
         self.running: weakref.WeakSet[_Session] = weakref.WeakSet()  # by reruns of ours
-        self.last_start = self.measured_at = self.cpu = 0.0
-        self.spare = 0  # reruns that may be started beside others
+        self.last_start = self.cpu = 0.0  # when a rerun was started last, and the CPU time then
         self.put_off_at: float | None = None
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
@@ -1202,24 +1182,35 @@ class _Scheduler:
         with contextlib.suppress(RuntimeError):  # the server has stopped
             self.loop.call_soon_threadsafe(self.loop.call_soon, _guarded, function, *args)
 
-    def notify(self) -> None:
-        """Look soon for sessions that show something old. From any thread."""
+    def notify(self, changed: Collection[_Entry] = ()) -> None:
+        """Look soon for sessions that show an older version of something. From any thread."""
+        self.changed.update(changed)
         if not self.is_notified:
             self.is_notified = True
-            self.call(self.loop.call_later, _SOON, self.sweep)
+            self.call(self.loop.call_later, _SOON, self.look)
 
-    def sweep(self) -> None:
-        """Look for sessions that show something old, now and once a second."""
+    def look(self) -> None:
+        """Look for sessions that show an older version of what has changed; all once a second."""
         self.is_notified = False
+        changed: set[_Entry] = set()
+        while self.changed:  # any thread may add to it
+            changed.add(self.changed.pop())
+        now = time.monotonic()
+        is_sweep = now >= self.next_sweep
+        if is_sweep:
+            self.next_sweep = now + _SWEEP
         with _master:
             sessions = list(_sessions.values())
-        now = time.monotonic()
         for session in sessions:
-            _guarded(self.look_for_reconnection, session)
-            if session not in self.due and session.stale():
-                self.due[session] = now
-        self.next_sweep = now + _SWEEP if sessions else float("inf")
+            if is_sweep:
+                _guarded(self.look_for_reconnection, session)
+            if is_sweep or session.shows_any(changed):
+                self.look_at(session)
         self.step()
+
+    def look_at(self, session: _Session) -> None:
+        if session not in self.due and session.stale():
+            self.due[session] = time.monotonic()
 
     def look_for_reconnection(self, session: _Session) -> None:
         """A tab that comes back may have missed what a run of ours drew into a dead connection."""
@@ -1228,14 +1219,14 @@ class _Scheduler:
         if info is None:
             return
         if session.connection is not None and session.connection() is not info and session.is_ours:
-            session.is_doubtful = bool(session.readers)
+            session.has_missed = bool(session.readers)
         session.connection = weakref.ref(info)
 
     def step(self) -> None:
         """Look at the sessions that are due, and come back for the others."""
         now = time.monotonic()
         if now >= self.next_sweep:
-            self.sweep()
+            self.look()
             return
         least = _TURN
         for session in [session for session, at in self.due.items() if at <= now]:
@@ -1259,19 +1250,9 @@ class _Scheduler:
 
     def has_room(self) -> bool:
         """Two reruns at a time; while the process waits more than it works, others beside."""
-        now = time.monotonic()
-        if len(self.running) < 2 or now - self.last_start > _AT_LEAST:
-            return True
-        elapsed = now - self.measured_at
-        if self.spare == 0 and elapsed >= _LOOK:
-            before, self.cpu = self.cpu, time.process_time()
-            self.measured_at = now
-            if self.cpu - before < elapsed / 2:
-                self.spare = _BESIDE
-        if self.spare == 0:
-            return False
-        self.spare -= 1
-        return True
+        elapsed = time.monotonic() - self.last_start
+        is_idle = elapsed >= _LOOK and time.process_time() - self.cpu < elapsed / 2
+        return len(self.running) < 2 or is_idle or elapsed > _AT_LEAST
 
     def rerun(self, session: _Session) -> float | None:
         """Rerun a session unless there is a reason not to.
@@ -1299,7 +1280,8 @@ class _Scheduler:
         session.plan(stale, None)
         runner = _request_rerun(app, fragment)
         if runner is None:
-            session.is_doubtful = False
+            session.has_missed = False
+            session.cause = None
             session.readers = {f: notes for f, notes in session.readers.items() if f not in stale}
             return None
         with _master:
@@ -1308,38 +1290,31 @@ class _Scheduler:
         return None
 
     def note_start(self, session: _Session) -> None:
-        now = time.monotonic()
-        self.last_start = self.measured_at = now
+        self.last_start = time.monotonic()
         self.cpu = time.process_time()
         self.running.add(session)
         if self.put_off_at is None and _put_garbage_off():  # once for many runs
-            self.put_off_at = now
+            self.put_off_at = self.last_start
 
     def wait_of_chain(self, session: _Session, stale: _Stale) -> float:
         """Give the seconds that a chain of reruns has to wait, the more the longer it is."""
-        chain = [entry for old in stale.values() for entry in old if entry.depth > _CHAIN]
-        if not chain:
-            return 0.0
+        chain = [one for old in stale.values() for one in old if one.change.depth > _CHAIN]
         for entry in chain:
             _warn_of_chain(entry, "slowed down")
-        delay = min(1.0, 0.05 * (max(entry.depth for entry in chain) - _CHAIN))
-        if session.not_before is None:
-            session.not_before = time.monotonic() + delay
-        wait = session.not_before - time.monotonic()
-        if wait <= 0:
-            session.not_before = None
-        return wait
+        longest = max((entry.change.depth for entry in chain), default=_CHAIN)
+        return session.asked_at + min(1.0, 0.05 * (longest - _CHAIN)) - time.monotonic()
 
     def run_ended(self, run: _Run) -> None:
-        """Hear that a run has ended, as Streamlit has."""
+        """Hear that a whole run has ended, as Streamlit has: it takes note, unless superseded."""
         app = run.session.app()
         runner = None if app is None else app._scriptrunner
-        if runner is not None and runner._requests is run.requests:  # else superseded, or over
-            for ended in run.take_pending():
-                run.session.commit(ended)
+        if runner is not None and runner._requests is run.requests:
+            run.session.replace(run)
+        elif run.messages > 0:
+            run.session.add(run)
 
     def runner_ended(self, run: _Run, client_state: Any) -> None:
-        """Hear that the runner that made a run has ended; Streamlit took note, or dropped it."""
+        """Hear that the runner has ended that made a run last; Streamlit takes note, or not."""
         session = run.session
         app = session.app()
         if app is None:
@@ -1347,52 +1322,37 @@ class _Scheduler:
         if run is session.run:
             session.run = None
             self.running.discard(session)
-        is_shown = client_state is None or app._client_state is client_state
-        for ended in run.take_pending():
-            if is_shown:
-                session.commit(ended)
-            elif ended.begun > session.drawn and not session.binds(ended):
-                session.is_doubtful = True  # only a part of what it drew was dropped
-        if session.stale():
-            self.due[session] = time.monotonic()
+        is_kept = client_state is None or app._client_state is client_state
+        if not run.is_whole and run.messages > 0:
+            session.add(run)
+        elif run.is_whole and is_kept and not run.is_shown:
+            session.replace(run)
+        self.look_at(session)
         self.step_in(_TURN)
 
 
 _scheduler: _Scheduler | None = None
-_warned: set[str | None] = set()
+_warned: set[tuple[str | None, str]] = set()
 _logger = logging.getLogger("server_state")
 
 
 def _warn_of_chain(entry: _Entry, what: str) -> None:
-    if entry.key not in _warned:
-        _warned.add(entry.key)
-        message = 'Changes of server_state["%s"] cause each other, and are %s: %s.'
-        key = entry.key or "(the set of keys)"
-        _logger.warning(message, key, what, "make them in callbacks or in no_rerun")
+    if (entry.key, what) not in _warned:
+        _warned.add((entry.key, what))
+        message = "Changes of %s cause each other, and are %s: make them in callbacks or in %s."
+        _logger.warning(message, entry.name(), what, "no_rerun")
 
 
 # --- Streamlit: every reach into it ---
 _off = False  # where it lacks something that we need
-_NEEDS_OF_CONTEXT = (
-    "fragment_ids_this_run",
-    "page_script_hash",
-    "query_string",
-    "script_requests._rerun_data.fragment_id_queue",
-    "script_requests._rerun_data.widget_states",
-    "script_requests._state.name",
-    "_has_script_started",
-)
-_NEEDS_OF_SESSION = (
-    "id",
-    "request_rerun",
-    "_client_state.CopyFrom",
-    "_event_loop.call_soon_threadsafe",
-    "_fragment_storage.contains",
-    "_scriptrunner.on_event.connect",
-    "_scriptrunner.request_rerun",
-    "_scriptrunner._requests",
-    "_scriptrunner._script_thread",
-)
+_NEEDS_OF_SESSION = """id request_rerun _client_state.CopyFrom _event_loop.call_soon_threadsafe
+    _fragment_storage.contains _scriptrunner.on_event.connect _scriptrunner.request_rerun
+    _scriptrunner._requests._state.name _scriptrunner._requests._rerun_data.fragment_id_queue
+    _scriptrunner._requests._rerun_data.widget_states _scriptrunner._script_thread"""
+_NEEDS_OF_CONTEXT = """fragment_ids_this_run page_script_hash query_string script_requests
+    _has_script_started"""
+_SCRIPTRUNNER = "streamlit.runtime.scriptrunner"
+_FRAGMENTS = "streamlit.runtime.scriptrunner_utils.script_run_context"
 
 
 def _guarded(function: Callable[..., Any], *args: Any) -> Any:
@@ -1407,7 +1367,7 @@ def _guarded(function: Callable[..., Any], *args: Any) -> Any:
 
 def _context() -> Any:
     """Give Streamlit's context of the script run that this thread belongs to, or None."""
-    module = sys.modules.get("streamlit.runtime.scriptrunner")
+    module = sys.modules.get(_SCRIPTRUNNER)
     get = getattr(module, "get_script_run_ctx", None)  # None while another thread imports it
     return None if get is None else get(suppress_warning=True)
 
@@ -1434,19 +1394,25 @@ def _fragment(ctx: Any) -> str | None:
 
 
 def _thread_state() -> Any:
-    module = sys.modules.get("streamlit.runtime.scriptrunner_utils.script_run_context")
+    module = sys.modules.get(_FRAGMENTS)
     try:
         return module.ThreadState.get()  # type: ignore[union-attr]
     except (AttributeError, RuntimeError):  # an older release; a helper thread, which has none
         return None
 
 
-def _author() -> _Run | None:
-    """Give the run whose own thread this is; what helper threads change is nobody's own."""
+def _change_here(how: str) -> tuple[_Change, _Run | None]:
+    """Give what is to be noted of a change that this thread makes, and the run whose own it is.
+
+    What helper threads of a run change is nobody's own, but goes on with its chain.
+    """
     _, run = _here()
-    if run is None or run.thread_id == threading.get_ident():
-        return run
-    return run if getattr(_thread_state(), "is_parallel_worker", False) else None
+    if run is None:
+        return _Change(how), None
+    change = _Change(how, run.session.name, run.cause.depth + 1)
+    if run.thread_id == threading.get_ident():
+        return change, run
+    return change, run if getattr(_thread_state(), "is_parallel_worker", False) else None
 
 
 def _begin(ctx: Any, before: _Run | None = None) -> _Run | None:
@@ -1471,14 +1437,17 @@ def _has_all(runtime: Any, ctx: Any) -> bool:
         info = runtime._session_mgr.get_session_info(ctx.session_id)
         if info is None or info.session._scriptrunner is None:
             return True  # a session that is about to go
-        operator.attrgetter(*_NEEDS_OF_SESSION)(info.session)
-        operator.attrgetter(*_NEEDS_OF_CONTEXT)(ctx)
-        operator.attrgetter("is_active_session")(runtime)
-        operator.attrgetter("get_option", "set_option")(sys.modules["streamlit.config"])
-        operator.attrgetter("RerunData")(sys.modules["streamlit.runtime.scriptrunner"])
+        needs = {
+            _NEEDS_OF_SESSION: info.session,
+            _NEEDS_OF_CONTEXT: ctx,
+            "is_active_session": runtime,
+            "get_option set_option": sys.modules["streamlit.config"],
+            "RerunData": sys.modules[_SCRIPTRUNNER],
+        }
         if "current_fragment_id" not in ctx.__dict__:
-            name = "streamlit.runtime.scriptrunner_utils.script_run_context"
-            operator.attrgetter("ThreadState.get")(sys.modules[name])
+            needs["ThreadState.get"] = sys.modules[_FRAGMENTS]
+        for names, owner in needs.items():
+            operator.attrgetter("__class__", *names.split())(owner)
     except (AttributeError, KeyError) as error:
         _off = True
         message = "server_state reruns no session: Streamlit lacks something (%s). %s"
@@ -1505,9 +1474,10 @@ def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) ->
         if known is not None:
             return known  # another of the run's threads was faster
         run = ctx._server_state = session.run = _Run(session, ctx, runner._script_thread.ident)
-        if before is not None:
-            run.pending = before.pending
-            run.pending.append(run)
+        if before is not None and not before.is_whole:
+            run.cut_short = before.cut_short
+            if before.messages > 0:
+                _add_notes(run.cut_short, before.readers)
         _running.add(run)
         if session.cause is not None and session.requests in (None, run.requests):
             run.cause = session.cause
@@ -1540,7 +1510,8 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
         _scheduler.call(_scheduler.runner_ended, run, details.get("client_state"))
     elif "STOPPED" in event.name:
         _guarded(_end_run, run)
-        if event.name != "SCRIPT_STOPPED_FOR_RERUN" or run.keep_drawn_fragments():
+        run.is_whole = event.name != "SCRIPT_STOPPED_FOR_RERUN"
+        if run.is_whole:
             _scheduler.call(_scheduler.run_ended, run)
         if event.name == "FRAGMENT_STOPPED_WITH_SUCCESS":
             _guarded(_rerun_between_fragments, run, ctx, sender)
@@ -1552,7 +1523,7 @@ def _end_run(run: _Run) -> None:
         while _locks[name]._lock._is_owned():
             _guarded(_locks[name].release)
     if run.handed:
-        _inspector.name(run.handed.copy(), run, is_locked=False)
+        _inspector.name(list(run.handed), run, is_locked=False)
     run.is_over = True
     with _master:
         _running.discard(run)
@@ -1573,7 +1544,7 @@ def _rerun_between_fragments(run: _Run, ctx: Any, runner: Any) -> None:
         return
     fragment = None if None in stale else next(iter(stale))
     run.session.plan(stale, requests)
-    kind = sys.modules["streamlit.runtime.scriptrunner"].RerunData
+    kind = sys.modules[_SCRIPTRUNNER].RerunData
     names = ("query_string", "page_script_hash", "cached_message_hashes", "context_info")
     known = kind.__dataclass_fields__  # older releases have fewer
     kept = {name: getattr(ctx, name) for name in names if name in known and hasattr(ctx, name)}
@@ -1604,6 +1575,55 @@ def _put_garbage_off() -> bool:
 def _collect_garbage() -> None:
     sys.modules["streamlit.config"].set_option("runner.postScriptGC", True)
     gc.collect()
+
+
+# --- The place of a store for several processes ---
+class _Alone:
+    """This process alone. A store's class takes its place: `_store` is then an object of that.
+
+    Nothing more is asked of it. It is asked by any thread, never under the master lock, and what
+    it raises is the caller's; then nothing of the change was made. To do what it is asked it may
+    use `_assign`, `_replace`, `_publish`, `_tell`, `_fingerprint` and `_change_here`.
+    """
+
+    def acquire(self, lock: KeyLock, blocking: bool, timeout: float) -> bool:
+        """Take `lock._lock`, and `lock._names` elsewhere; see all that holders before changed."""
+        return bool(lock._lock.acquire(blocking, timeout))
+
+    def commit(self, transaction: _Transaction) -> None:
+        """Tell what was `changed`, and have it looked at what was `handed`; keep all or nothing.
+
+        The locks of `names` are held until it is done, and are released whatever it raises.
+        """
+        quiet = _quiet.get()
+        if quiet is not None:  # its end looks, but at what others may have changed before it
+            quiet.handed.update(transaction.handed - _inspector.named.keys())
+        if quiet is None and transaction.handed:
+            run = _change_here("")[1]
+            _inspector.name(transaction.handed, run, True, transaction.changed)
+        elif transaction.changed:
+            _tell(transaction.changed)
+
+    def write(self, new: Mapping[str, Any], only_new: bool = False) -> Any:
+        """Set keys, or remove those that are _MISSING, as one; give what the last one held.
+
+        `only_new`: set the key only if it has no value.
+        """
+        return _assign(new, only_new)
+
+    def offer(self, entry: _Entry, value: Any, change: _Change, is_told: bool) -> bool:
+        """Keep a change in place that is no transaction's; False if it came too late."""
+        return True
+
+    def force(self, entry: _Entry) -> None:
+        """Have readers rerun elsewhere."""
+
+    def found(self, key: str) -> Any:
+        """Give the value of a key that has none here, if there is one after all, or _MISSING."""
+        return _MISSING
+
+
+_store: Any = _Alone()
 
 
 # --- The instances ---

@@ -167,7 +167,7 @@ class Runner:
         self.session, self.world = session, session.world
         self._requests = Requests(requests)
         self._script_thread, self.ident, self.drew = self, id(self), False
-        self.serial = 0
+        self.serial = self.made = 0  # the number of its last run, and how many it has made
         self.on_event = Signal()
         self.ctx = Context(self)
         self.enter(None)
@@ -244,6 +244,7 @@ class Runner:
         fragments = state.fragment_id.split()  # several that waited together are one run
         ctx._has_script_started, ctx.fragment_ids_this_run = False, fragments
         self.enter(None)
+        self.made += 1
         self.serial = next(session.count)
         session.runs.append(tuple(fragments))
         self.send("SCRIPT_STARTED", fragment_ids_this_run=fragments)
@@ -303,7 +304,7 @@ class Session:
         self.drawn_by = {}  # the serial number of the run that drew what is shown, by place
         self.is_dead = self.was_running = False  # dead: what is sent goes nowhere, and nobody knows
         self.reconnect()
-        self.unsure = self.blank = False
+        self.is_patchwork = self.blank = False
         self.pressed = None  # what a button does whose work is done in the script itself
         world.sessions[self.id] = self
 
@@ -329,7 +330,7 @@ class Session:
             elif runner is not None and not runner._requests.is_stopped and runner in self.world.runners:
                 runner._requests.queue.append((state, action))
                 return
-            self.unsure = runner is not None and bool(state.fragment_id)  # whether the last run's end was drawn
+            self.is_patchwork |= runner is not None  # something of it may be shown
             self.blank = bool(state.fragment_id) and (self.blank or (runner is not None and not runner.drew))
             self._scriptrunner = Runner(self, (state, action))
 
@@ -342,6 +343,9 @@ class Session:
     def over(self, runner, client_state):
         if self._scriptrunner is runner:
             self._scriptrunner, self._client_state = None, client_state or self._client_state
+            self.is_patchwork |= runner.made > 1  # we may hear only now of what it made before the last run
+        else:
+            self.is_patchwork = True
 
     def fragment(self, name, function):
         """What calling a function that is an `st.fragment` does."""
@@ -373,6 +377,7 @@ class Session:
                 for place, text in self.shown.items()
                 if self.drawn_by[place] == serial or (fragments and place[0] not in fragments)
             }
+            self.is_patchwork &= bool(fragments)
 
 
 class Lock:
@@ -397,6 +402,9 @@ class Lock:
 
     def _is_owned(self):
         return self.owner == self.world.get_ident()
+
+    def __repr__(self):
+        return "<locked>" if self.depth else "<unlocked>"
 
 
 class Local:
@@ -801,17 +809,15 @@ class Locks(Case):
 
     def test_L3_readers_are_told_soon_after_the_release(self):
         (tab,) = self.tabs(1)
-        newer, notify, entry = [], self.module._notify, self.module._entry
-        self.module._notify = lambda: newer.append(entry("x").latest()) or notify()
+        entry = self.module._entry
         for value in (1, [2]):
-            first = entry("x").latest()
+            before = entry("x").told
             with self.locks["x"]:
                 self.state.x = value
-                self.assertEqual(entry("x").latest(), first)
+                self.assertEqual(entry("x").told, before)
+                self.assertGreater(entry("x").version, before)
             self.world.settle(0.1)
-            self.assertEqual(tab.shown[None, "x"], repr(value))
-            self.assertGreater(newer[-1], first)
-            newer.clear()
+            self.assertEqual((tab.shown[None, "x"], entry("x").told), (repr(value), entry("x").version))
 
     def test_L3_what_was_released_is_told_though_the_next_transaction_has_begun(self):
         (tab,) = self.tabs(1)
@@ -901,23 +907,48 @@ class Locks(Case):
                 self.click(tab, lambda: self.state.x)
                 self.assertEqual(self.runs_of(tab, other), [1, 0])
 
-    def test_L5_leaves_the_apps_own_objects_out(self):
-        class Service:
-            calls = 0
-
-            def call(self):
-                self.calls += 1
-
-        for value, call in [
-            (Service(), lambda: self.state.x.call()),
+    def test_L5_within_objects_of_the_apps_classes(self):
+        for value, change in [
+            ({"room": Point([])}, lambda: self.state.x["room"].x.append(1)),
+            ([Slots([])], lambda: self.state.x[0].a.append(1)),
             ([Service()], lambda: self.state.x[0].call()),
         ]:
-            self.state.x = value
-            tab, other = self.tabs(2)
-            self.click(tab, call)
-            self.assertEqual(self.runs_of(tab, other), [1, 0])
-        self.click(tab, lambda: self.state.x.append(Service()))
+            with self.subTest(value=value):
+                self.state.x = value
+                tab, other = self.tabs(2)
+                self.click(tab, change)
+                self.assertEqual(self.runs_of(tab, other), [1, 1])
+                self.click(tab, lambda: self.state.x)
+                self.assertEqual(self.runs_of(tab, other), [1, 0])
+
+    def test_L5_a_service_as_a_value_of_its_own_is_not_looked_at_without_its_lock(self):
+        self.state.x = Service()
+        tab, other = self.tabs(2)
+        self.click(tab, lambda: self.state.x.call())
+        self.assertEqual(self.runs_of(tab, other), [1, 0])
+
+        def locked():
+            with self.locks["x"]:
+                self.state.x.call()
+
+        self.click(tab, locked)
         self.assertEqual(self.runs_of(tab, other), [1, 1])
+
+    def test_L5_what_a_rerun_changes_in_place_without_a_lock_is_told_to_nobody(self):
+        def script(session):
+            self.state.x["model"].call()
+            session.show("x", "a page")
+            yield
+
+        self.state.x = {"model": Service()}
+        with self.assertLogs("server_state", "WARNING") as logs:
+            tabs = self.tabs(4, script)
+            self.world.settle(5)
+            self.runs_of(*tabs)
+            self.click(tabs[0])
+            self.world.settle(5)
+        self.assertEqual(self.runs_of(*tabs), [1, 1, 1, 1])
+        self.assertEqual(len(logs.output), 1)
 
     def test_L5_does_not_look_at_what_another_holds(self):
         self.state.x = []
@@ -944,18 +975,46 @@ class Locks(Case):
         self.world.settle()
         self.assertEqual(other.shown[None, "x"], "['half', 'done']")
 
-    def test_L4_a_change_is_told_though_others_hold_the_lock_ever_after(self):
-        self.state.x = []
-        other = self.tabs(1)[0]
-        with self.locks["x"]:
-            self.state.x.append("told")
-        with self.locks["x"]:
-            self.world.settle(0.5)
+    def test_L6_where_a_lock_is_held_at_every_look_the_next_release_looks(self):
+        worker, next_one = types.SimpleNamespace(ctx=None), types.SimpleNamespace(ctx=None)
+        for name in ("x", "another"):  # the value's own lock, and one under which it is in hand
+            self.state.x = []
+            (other,) = self.tabs(1)
+            with self.locks["x"]:
+                self.state.x.append("told")
+            self.in_thread(worker, self.locks[name].acquire)
+            self.in_thread(worker, lambda: self.state.x)
+            self.world.settle(1.5)
+            self.world.step_inspector()
             self.assertEqual(other.shown[None, "x"], "[]")
-            self.world.settle(1.0)
+            with mock.patch.object(self.module._Inspector, "look"):  # it never comes to it
+                self.in_thread(worker, self.locks[name].release)
+                self.assertEqual(self.module._present["x"].fingerprint.content, fingerprint(self.module, ["told"]))
+            self.in_thread(next_one, self.locks[name].acquire)
+            self.in_thread(next_one, lambda: self.state.x)
             self.world.step_inspector()
             self.world.settle(0.5)
             self.assertEqual(other.shown[None, "x"], "['told']")
+            self.in_thread(next_one, self.locks[name].release)
+
+    def test_L3_however_long_a_lock_is_held(self):
+        worker = types.SimpleNamespace(ctx=None)
+        self.state.x = []
+        (other,) = self.tabs(1)
+        with self.locks["x"]:
+            self.state.x.append("done")
+        self.in_thread(worker, self.locks["x"].acquire)
+        self.in_thread(worker, lambda: self.state.x.append("half"))
+        for _ in range(5):
+            self.world.settle(1.0)
+            self.world.step_inspector()
+        with self.locks["another"]:  # no release but its own looks at what it guards
+            self.state.to_dict()["x"]
+        self.world.settle()
+        self.assertEqual(self.runs_of(other), [0])
+        self.in_thread(worker, self.locks["x"].release)
+        self.world.settle()
+        self.assertEqual((self.runs_of(other), other.shown[None, "x"]), ([1], "['done', 'half']"))
 
     def test_L5_a_list_is_in_hand_once_it_was_assigned_or_made_by_setdefault(self):
         def slowly(session):
@@ -997,22 +1056,6 @@ class Locks(Case):
         tab.click(replaces)
         self.world.settle()
         self.assertEqual(other.shown[None, "x"], "['told']")
-
-    def test_L5_C2_what_an_unlocked_look_leaves_out_is_told_when_it_is_assigned(self):
-        class Task:
-            is_done = False
-
-            def __repr__(self):
-                return str(self.is_done)
-
-        self.state.x = [Task()]
-        tab, other = self.tabs(2)
-        self.click(tab, lambda: setattr(self.state.x[0], "is_done", True))
-        self.click(other)
-        self.assertEqual(tab.shown[None, "x"], "[True]")
-        third = self.tabs(1)[0]
-        self.click(tab, lambda: setattr(self.state, "x", self.state.x))
-        self.assertEqual(self.runs_of(third), [1])
 
     def test_L4_no_rerun_elsewhere_does_not_swallow_what_a_lock_holder_does(self):
         def slowly(session):
@@ -1972,7 +2015,7 @@ class Reruns(Case):
         self.assertTrue(40 < runs < 200, runs)
         before = self.state.x
         self.world.settle(10)
-        self.assertTrue(5 <= self.state.x - before <= 15, self.state.x - before)
+        self.assertTrue(5 <= self.state.x - before <= 25, self.state.x - before)  # each of two tabs, once a second
 
     def test_R6_a_user_begins_a_new_chain(self):
         def script(session):
@@ -2327,31 +2370,25 @@ class Reruns(Case):
         with mock.patch.object(self.module._scheduler, "wait_of_chain", return_value=0):
             self.module._rerun_between_fragments(run, types.SimpleNamespace(), runner)
 
-    def test_R2_a_fragment_that_reruns_itself_does_not_forget_those_before(self):
-        run = self.module._Run(None, types.SimpleNamespace(**vars(Context(mock.Mock()))), 1)
-        run.fragments, run.readers = ["f", "g", "h"], {"f": {}, "g": {}}
-        self.assertTrue(run.keep_drawn_fragments())
-        self.assertEqual(run.fragments, ["f", "g"])
+    def test_R2_what_was_cut_short_adds_what_it_read(self):
+        session = self.module._Session(mock.Mock(id="of a session"))
+        a, b = (self.module._Entry(key) for key in "ab")
 
-    def test_R1a_what_a_fragment_redraws_counts_until_its_next_run(self):
-        entry = self.module._Entry("x")
-        session = self.module._Session(mock.Mock())
-        for redraws in ({entry}, set()):
-            run = self.module._Run(session, types.SimpleNamespace(**vars(Context(mock.Mock()))), 1)
-            run.fragments, run.readers, run.redraws = ["f"], {"f": {entry: 0}}, redraws
-            session.commit(run)
-            self.assertEqual(session.redraws, redraws)
+        def run(readers, cut_short=(), fragments=()):
+            made = self.module._Run(session, types.SimpleNamespace(**vars(Context(mock.Mock()))), 1)
+            made.readers, made.cut_short, made.fragments = readers, dict(cut_short), list(fragments)
+            return made
+
+        session.replace(run({"f": {a: 5}}, {"f": {a: 3}, "g": {b: 2}}, ["f"]))
+        self.assertEqual(session.readers, {"f": {a: 5}, "g": {b: 2}})
+        session.add(run({"f": {a: 4, b: 6}, None: {a: 7}}, {"g": {b: 1}}))
+        self.assertEqual(session.readers, {"f": {a: 4, b: 6}, "g": {b: 1}, None: {a: 7}})
+        session.replace(run({None: {b: 8}}, {"g": {b: 1}}))
+        self.assertEqual(session.readers, {None: {b: 8}})
 
     def test_S4_an_event_from_a_thread_without_a_context_is_no_error(self):
         for name in ("SCRIPT_STARTED", "ENQUEUE_FORWARD_MSG", "SCRIPT_STOPPED_WITH_SUCCESS", "SHUTDOWN"):
             self.module._on_event(None, Name(name), client_state=None)
-
-    def test_S1_a_runner_that_is_never_done_leaves_nothing(self):
-        (tab,) = self.tabs(1)
-        tab.click()
-        runner = tab._scriptrunner
-        self.world.settle()
-        self.assertEqual(runner.ctx._server_state.pending, [])
 
     def test_S1_a_script_that_reruns_itself_for_ever_leaves_nothing(self):
         (tab,) = self.tabs(1)
@@ -2537,6 +2574,15 @@ class Slots:
         self.a = a
 
 
+class Service:
+    """Something that notes its uses in itself."""
+
+    calls = 0
+
+    def call(self):
+        self.calls += 1
+
+
 class Color(enum.Enum):
     RED = 1
     BLUE = 2
@@ -2667,8 +2713,6 @@ class Changes(Case):
 
     def test_C3_buffers_of_other_sizes(self):
         class Buffers:
-            __module__ = "numpy"
-
             def __init__(self, *parts):
                 self.parts = parts
 
@@ -2931,6 +2975,7 @@ class Life(Case):
         gc.collect()
         self.state.there = 1
         del self.state.there
+        self.world.settle()
         gc.collect()
         self.assertEqual((self.module._present, dict(self.module._entries)), ({}, {}))
 
@@ -3174,12 +3219,14 @@ class Simulation:
         may_look_current |= session.is_dead
         may_look_current |= any(session.drawn_by[place] in self.read_more for place, _ in shown)
         # Nothing shown: a run that ended before it touched the state, which R2 allows us to overlook, once.
-        if shown and is_current and not may_look_current and not self.in_place and not session.unsure:
+        # R2: what a superseded run has left on the page is bound with the older version, until the next full run.
+        may_look_current |= session.is_patchwork
+        if shown and is_current and not may_look_current and not self.in_place:
             self.wrong.append(f"R4: {session.id} is rerun in {fragment} although all that it shows is current")
 
     def action(self, in_place="log pair"):
         state, key, value = self.state, self.random.choice("ab"), next(self.serial)
-        kinds = f"write locked add delete stop peek equal quiet force leave both {in_place}".split()
+        kinds = f"write locked add delete stop peek equal quiet force leave both again {in_place}".split()
         kind, module = self.random.choice(kinds), self.module
 
         def act(session):
@@ -3220,6 +3267,10 @@ class Simulation:
                     lock.release()
             elif kind == "write":
                 state[key] = value
+            elif kind == "again":
+                state[key] = value
+                yield
+                raise RerunScript
             elif kind == "delete":
                 state.pop(key, None)
             elif kind == "log" and self.in_place:
