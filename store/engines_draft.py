@@ -46,18 +46,16 @@ CREATE TABLE IF NOT EXISTS state (app, key, data, PRIMARY KEY (app, key));
 -- What has changed, or was forced. A position is that of one entry, and never comes twice.
 CREATE TABLE IF NOT EXISTS log (app, number INTEGER, position, key, is_changed, flags,
     PRIMARY KEY (app, number)) WITHOUT ROWID;
+-- Locks; and as the lock "" of a process of its own, the number of its last request.
 CREATE TABLE IF NOT EXISTS locks (app, name, token, until, PRIMARY KEY (app, name)) WITHOUT ROWID;
 -- Who was told that a lock is held, and when they first and last asked.
 CREATE TABLE IF NOT EXISTS line (app, name, token, since, seen,
     PRIMARY KEY (app, name, token)) WITHOUT ROWID;
--- The number of each process's last request.
-CREATE TABLE IF NOT EXISTS done (process PRIMARY KEY, number, at) WITHOUT ROWID;
 COMMIT;
 """
 _SETTINGS = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
-PRAGMA wal_autocheckpoint = 256; -- pages of 4 KiB
 PRAGMA journal_size_limit = 1048576;
 SELECT 1 FROM log; -- makes the write-ahead log
 """
@@ -110,9 +108,10 @@ class _SQLite:
     largest = 999_000_000  # bytes of a value
 
     def __init__(self, where: Any, name: str, process: str) -> None:
-        self._path = os.path.realpath(where)
-        self.place = (self._path, name)
-        self._ours = {"app": name, "process": process, "lease": LEASE, "unfair": UNFAIR}
+        self._path = self.place(where)
+        self.process = process
+        names = {"app": _name(name), "process": _name(process)}
+        self._ours = {**names, "lease": LEASE, "unfair": UNFAIR}
         self._mutex = threading.Lock()  # guards the connection, for as long as one request takes
         self._connection: Any = None
         self._files: list[int] = []
@@ -120,8 +119,12 @@ class _SQLite:
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
         with self._file(is_new=True):
-            self._run("DELETE FROM done WHERE at NOT BETWEEN :now - 600 AND :now")
-            self._run("DELETE FROM locks WHERE until NOT BETWEEN :now AND :now + :lease")
+            self._run("DELETE FROM locks WHERE until NOT BETWEEN :now AND :now + 600")
+
+    @staticmethod
+    def place(where: Any) -> str:
+        """Give the same for all ways to write a place."""
+        return os.path.realpath(where)
 
     # The file.
     def _open(self, is_new: bool) -> None:
@@ -197,10 +200,10 @@ class _SQLite:
                     self._connection.execute("ROLLBACK")
 
     def _run(self, statement: str, **values: Any) -> list[Any]:
-        values = {"now": time.monotonic(), **self._ours, **values}
         for place, value in values.items():
             if isinstance(value, str):
                 values[place] = _name(value)
+        values = {"now": time.monotonic(), **self._ours, **values}
         rows: list[Any] = self._connection.execute(statement, values).fetchall()
         return rows
 
@@ -258,7 +261,14 @@ class _SQLite:
         while True:
             with self._file():
                 heard = self._connection.execute("PRAGMA data_version").fetchone()
-            if heard != self._heard or time.monotonic() > until:
+                is_quiet = heard == self._heard
+                if (
+                    is_quiet
+                    and time.monotonic() > until
+                    and os.path.getsize(f"{self._path}-wal") > 2**20
+                ):
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if not is_quiet or time.monotonic() > until:
                 self._heard = heard
                 return
             time.sleep(_TICK)
@@ -289,11 +299,12 @@ class _SQLite:
         return _first(self._run("SELECT data FROM state WHERE app = :app AND key = :key", key=name))
 
     def _seen(self) -> int:
-        return int(_first(self._run("SELECT number FROM done WHERE process = :process"), 0))
+        return int(_first(self._run("SELECT token FROM locks WHERE app = :process"), 0))
 
     def _note(self, number: int) -> None:
         """Have requests with a smaller number come too late from now on (P5)."""
-        self._run("INSERT OR REPLACE INTO done VALUES (:process, :number, :now)", number=number)
+        note = "INSERT OR REPLACE INTO locks VALUES (:process, '', :number, :now + 600)"
+        self._run(note, number=number)
 
     def _lost(self, names: _Names, token: str) -> list[str]:
         return [name for name in names if not self._run(_IS_OURS, name=name, token=token)]
@@ -358,10 +369,11 @@ class _SQLite:
             if is_changed:
                 self._run(_REMOVE if data is None else _SET, key=key, data=data)
             entry += 1
-            position = f"{entry} {self._ours['process']} {number}".encode()
+            position = f"{entry} {self.process} {number}".encode()
             values = {"key": key, "is_changed": is_changed, "flags": flags}
             self._run(_TELL, entry=entry, position=position, **values)
-        self._run("DELETE FROM log WHERE app = :app AND number <= :old", old=entry - LOG_LENGTH)
+        if entry % 64 < len(changes):  # now and then
+            self._run("DELETE FROM log WHERE app = :app AND number <= :old", old=entry - LOG_LENGTH)
         return position
 
 
@@ -575,14 +587,7 @@ class _Redis:
     def __init__(self, where: Any, name: str, process: str) -> None:
         self._client = _client(where)
         self._waiting_client = _client(where)  # `interrupt` must not end its calls
-        options = {
-            "host": "localhost",
-            "port": 6379,
-            "db": 0,
-            **self._client.connection_pool.connection_kwargs,
-        }
-        parts = ("host", "port", "path", "db", "username")
-        self.place = (*(str(options.get(part)) for part in parts), name)
+        self.process = process
         self._prefix = _name(f"{{{name}}}:")  # braces: one slot of a cluster
         parts = ("values", "log", "bell", "line", f"done:{process}")
         self._keys = [self._prefix + part.encode() for part in parts]
@@ -591,8 +596,17 @@ class _Redis:
         }
         self._rung: Any = "0"  # the last ring of the bell that we know of
 
+    @staticmethod
+    def place(where: Any) -> Any:
+        """Give the same for all ways to write a place."""
+        given = _client(where).connection_pool.connection_kwargs
+        options = {"host": "localhost", "port": 6379, "db": 0, **given}
+        return tuple(str(options.get(part)) for part in ("host", "port", "path", "db", "username"))
+
     def since(self, position: bytes, number: int = 0) -> News:
         news = self._sync(position, number)
+        if not position:
+            self._warn_of_eviction()
         while news.is_all:  # in pieces, and then what has changed meanwhile
             found: dict[str, bytes | None] = {}
             names = self._call(self._client.hkeys, self._keys[0])
@@ -678,6 +692,15 @@ class _Redis:
                 message = f"keys that begin with {self._prefix!r} are another program's: {hint}."
                 raise ValueError(message) from error
             raise
+
+    def _warn_of_eviction(self) -> None:
+        try:
+            policy = self._client.config_get("maxmemory-policy").get("maxmemory-policy")
+        except Exception:
+            return  # a hosted store may not say
+        if policy not in ("noeviction", b"noeviction"):
+            message = "The store of server_state may drop values (maxmemory-policy is %s): %s"
+            _logger.warning(message, policy, "set it to noeviction.")
 
     def _answer(self, answer: Any) -> Answer:
         status, detail, position, news = answer

@@ -385,8 +385,6 @@ class Suite(Base):
         self.assertEqual(other.since(start), (start, False, [], {}))
         self.commit(other, {"x": put(b"2")}, "U", ["x"])
         self.assertEqual((self.all(self.two), self.all(other)), ({"x": b"1"}, {"x": b"2"}))
-        self.assertNotEqual(other.place, self.one.place)
-        self.assertEqual(self.one.place, self.two.place)
 
     def test_waiting_ends_with_news_or_in_time(self) -> None:
         position = self.one.since(b"").position
@@ -483,11 +481,17 @@ class SQLite(Suite, unittest.TestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name) / "state ü%?#.db"
+        self.path = Path(folder.name).resolve() / "state ü%?#.db"
         super().setUp()
 
     def new_engine(self, name: str, process: str) -> Any:
         return _SQLite(self.path, name, process)
+
+    def test_one_place_however_it_is_written(self) -> None:
+        here = os.path.relpath(self.path)
+        link = self.path.with_name("link")
+        link.symlink_to(self.path)
+        self.assertEqual({_SQLite.place(where) for where in (self.path, str(self.path), here, link)}, {str(self.path)})
 
 
 class OnServer(Suite):
@@ -508,6 +512,13 @@ class OnServer(Suite):
         if self.client != "redis":
             where = importlib.import_module(self.client).from_url(where, decode_responses=True)
         return _Redis(where, f"{self.id()} {name}", process)
+
+    def test_one_place_however_it_is_written(self) -> None:
+        client = importlib.import_module(self.client)
+        ways = ["redis://h", "redis://h:6379", "redis://h/0", "redis://h:6379/0"]
+        self.assertEqual(len({_Redis.place(where) for where in (*ways, *map(client.from_url, ways))}), 1)
+        others = ["redis://h:6380", "redis://h/1", "redis://i", "redis://me:secret@h", "unix:///tmp/socket"]
+        self.assertEqual(len({_Redis.place(where) for where in (*ways, *others)}), 6)
 
 
 class Valkey(OnServer, unittest.TestCase):

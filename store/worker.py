@@ -33,7 +33,8 @@ def of_main() -> None:
 
 def join(url: str, name: str, secret: str, local: tuple[str, ...] = ()) -> None:
     client = os.environ.get("CLIENT", "redis")
-    store = url if client == "redis" else importlib.import_module(client).from_url(url)
+    is_plain = client == "redis" or "://" not in url
+    store = url if is_plain else importlib.import_module(client).from_url(url)
     server_state_store.connect(store, name=name, secret=secret, local=local)
 
 
