@@ -83,7 +83,7 @@ class DictStore:
 class DictEngine:
     """The five operations for one process."""
 
-    needs_secret = False
+    needs_secret, largest = False, 2**30
 
     def __init__(self, store: DictStore, name: str, process: str) -> None:
         self.store, self.process = store, process

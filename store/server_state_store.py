@@ -87,11 +87,12 @@ def connect(
     key = secret.encode() if isinstance(secret, str) else bytes(secret)
     with _home._connecting:
         settings = (engine.place(where), name, key, frozenset(local))
-        if _home._store is not None:
-            if _home._store.settings != settings:
-                hint = "call it once, with the same arguments in every script"
-                raise RuntimeError(f"connect() was called before, with other arguments: {hint}.")
-            return
+        alone = _home._store
+        if type(alone) is not _home._Alone:
+            if alone.settings == settings:
+                return
+            hint = "call it once, with the same arguments in every script"
+            raise RuntimeError(f"connect() was called before, with other arguments: {hint}.")
         if _home._present and _home._store_of_parent is None:
             keys = ", ".join(list(_home._present)[:5])
             hint = "connect() belongs above the first use of server_state"
@@ -100,7 +101,7 @@ def connect(
         try:  # values may be of modules that connect, too, or set keys
             store.load()
         except BaseException:
-            _home._store = None
+            _home._store = alone
             raise
         for work in (store.listen, store.renew, store.watch):
             threading.Thread(target=work, name="server_state_store", daemon=True).start()
@@ -111,8 +112,9 @@ def _go_on_alone() -> None:
 
     The parent's store is kept, since its connections are not to be closed here.
     """
-    _home._store_of_parent = _home._store or _home._store_of_parent
-    _home._store = None
+    if type(_home._store) is not _home._Alone:
+        _home._store_of_parent = _home._store
+        _home._store = _home._Alone()
     _home._connecting = threading.RLock()
 
 
@@ -219,31 +221,24 @@ class _Unpickler(pickle.Unpickler):
 class _Flags(NamedTuple):
     """What readers elsewhere are to know of a change."""
 
-    is_told: bool = True
-    depth: int = 0
+    is_told: int = 1
+    is_forced: int = 0  # told although nothing is seen to have changed
+    depth: int = 0  # in a chain of reruns that cause each other
     in_place: int = 0
-    is_forced: bool = False  # told although nothing is seen to have changed
 
     @classmethod
     def read(cls, text: bytes) -> _Flags:
         try:
-            is_told, depth, in_place, is_forced = map(int, text.split())
-        except ValueError:  # somebody else wrote there
+            return cls(*map(int, text.split()))
+        except (TypeError, ValueError):  # somebody else wrote there
             return cls()
-        return cls(bool(is_told), depth, in_place, bool(is_forced))
 
     def text(self) -> bytes:
         return b"%d %d %d %d" % self
 
     def after(self, before: _Flags | None) -> _Flags:
-        """Give the flags of two changes in one; what is told to nobody counts for nothing."""
-        if before is None or not before.is_told:
-            return self
-        if not self.is_told:
-            return before
-        depth = max(self.depth, before.depth)
-        in_place = min(self.in_place, before.in_place)
-        return _Flags(True, depth, in_place, self.is_forced or before.is_forced)
+        """Give the flags of two changes in one."""
+        return self if before is None else _Flags(*map(max, self, before))
 
 
 # --- What an engine is asked and answers ---
@@ -275,11 +270,12 @@ class Answer(NamedTuple):
 
 # --- The store ---
 class _Mine(NamedTuple):
-    """What a transaction has assigned to a key."""
+    """What a transaction has assigned to a key, or changed in place."""
 
     value: Any
     is_told: bool
     is_guarded: bool  # it was decided by what the key had: `setdefault`, `pop`, a change in place
+    data: bytes | None = None  # what was changed in place, as pickled
 
 
 class _Hold:
@@ -294,56 +290,31 @@ class _Hold:
         self.replaced: list[tuple[str, Any, Any]] = []
 
 
-class _Turn:
-    """The lock that is held around "round trip and apply": position and values move together.
-
-    It guards all that the store knows. The locks of `server_state.py` are taken before it, but for
-    the master lock, which may be taken under it. It is re-entrant because values that are read
-    under it may be of classes that use the state. What is replaced under it is let go of after its
-    release: a `__del__` of the app's may take locks.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._depth = 0
-        self.replaced: list[Any] = []
-
-    def acquire(self, timeout: float = -1) -> bool:
-        if not self._lock.acquire(timeout=timeout):
-            return False
-        self._depth += 1
-        return True
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        replaced: list[Any] = []
-        self._depth -= 1
-        if self._depth == 0:
-            replaced, self.replaced = self.replaced, replaced
-        self._lock.release()
-
-
-class _Store:
+class _Store(_home._Alone):  # type: ignore[misc]
     """What `server_state.py` calls where there are several processes."""
 
     def __init__(self, engine: Any, settings: Any) -> None:
         self.engine = engine
         self.settings = settings
         self.local: frozenset[str] = settings[3]
-        self.turn_lock = _Turn()
+        # It is held around "round trip and apply", so that position and values move together, and
+        # guards the next group. The locks of `server_state.py` are taken before it, but for the
+        # master lock, which is taken under it. It is re-entrant because values that are read under
+        # it may be of classes that use the state.
+        self.mutex = threading.RLock()
         self.position = b""
-        self.numbers = count(1)
         self.committed: dict[str, bytes] = {}
         self.shown: dict[str, bytes] = {}  # what each shown object was read from or written as
         self.own: set[str] = set()  # keys whose shown object was written here, not read
         # Keys that may not show what they should, and what readers are to know when they do.
         self.pending: dict[str, _Flags] = {}
         self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
-        self.holds: weakref.WeakKeyDictionary[Any, _Hold] = weakref.WeakKeyDictionary()
-        self.away: Exception | None = None
+        self.replaced: list[Any] = []  # let go of after the release: a `__del__` may take locks
         self.until = 0.0  # when the call that has the turn gives up
+        # By transaction, and gone with it when its thread dies.
+        self.holds: weakref.WeakKeyDictionary[Any, _Hold] = weakref.WeakKeyDictionary()
+        self.numbers = count(1)
+        self.away: Exception | None = None
         self.limit: float | None = None  # when the request that is under way is interrupted
         self.rings = 0
         self.bell = threading.Condition()
@@ -352,14 +323,15 @@ class _Store:
 
     # Round trips.
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Have the store for ourselves, and then show the news; ConnectionError if it is away."""
+    def turn(self, needs_store: bool = True) -> Iterator[None]:
+        """Hold the mutex, and show the news at the end; ConnectionError if it needs the store."""
         until = time.monotonic() + DEADLINE
-        while not self.turn_lock.acquire(timeout=0.1):
-            if self.away is not None or time.monotonic() > until:
+        while not self.mutex.acquire(timeout=0.1):
+            if needs_store and (self.away is not None or time.monotonic() > until):
                 raise self.unreachable()
+        replaced: list[Any] = []
         try:
-            if self.away is not None:
+            if needs_store and self.away is not None:
                 raise self.unreachable()
             self.until = until
             try:
@@ -367,7 +339,8 @@ class _Store:
             finally:
                 self.show()
         finally:
-            self.turn_lock.__exit__()
+            replaced, self.replaced = self.replaced, replaced
+            self.mutex.release()
 
     def unreachable(self) -> ConnectionError:
         reason = self.away or f"busy for {DEADLINE} s"
@@ -379,22 +352,18 @@ class _Store:
         for is_last in (False, True):
             now = time.monotonic()
             if now > self.until:
-                raise self.unreachable()
-            self.limit = min(now + PATIENCE, self.until) if self.until < float('inf') else None
+                break
+            self.limit = min(now + PATIENCE, self.until)
             try:
                 return operation(*arguments)
             except OSError as error:
-                _logger.debug("the store does not answer: %s", error)
                 if is_last:
                     self.away = error
-                    raise self.unreachable() from error
-            except ValueError:  # too large
-                raise
             except Exception as error:
                 raise ConnectionError(f"The store of server_state refuses: {error}.") from error
             finally:
                 self.limit = None
-        raise AssertionError
+        raise self.unreachable()
 
     def load(self) -> None:
         """Show what the store has, and nothing else; ConnectionError if it is away."""
@@ -406,14 +375,12 @@ class _Store:
 
     def hear(self) -> None:
         """Take over what is new, and find out whether the store is back."""
-        with self.turn_lock:
-            self.until = time.monotonic() + DEADLINE
+        with self.turn(needs_store=False):
             # P5: after an outage, what is still under way comes too late.
             number = 0 if self.away is None else next(self.numbers)
             news = self.ask(self.engine.since, self.position, number)
             self.away = None
             self.take(news)
-            self.show()
 
     def listen(self) -> None:
         """Hear of other processes' changes: the bell only says that there is news."""
@@ -427,11 +394,9 @@ class _Store:
                 else:  # a commit of ours has brought what there was
                     time.sleep(PAUSE)
             except Exception as error:
-                level = logging.DEBUG
                 if time.monotonic() > said + 60:
                     said = time.monotonic()
-                    level = logging.WARNING
-                _logger.log(level, "%s", error)
+                    _logger.warning("%s", error)
                 time.sleep(RETRY)
             self.ring()
             self.look_for_lost_tabs()
@@ -475,7 +440,8 @@ class _Store:
         while True:
             time.sleep(WATCH)
             limit = self.limit
-            if limit is not None and time.monotonic() > limit:
+            is_loading = self.until == float("inf")
+            if limit is not None and time.monotonic() > limit and not is_loading:
                 self.engine.interrupt()
 
     # What comes from the store.
@@ -483,7 +449,7 @@ class _Store:
         """Note what the store has; `show` shows it."""
         values = news.values
         if news.is_all:
-            self.until = float("inf")  # it may take long
+            self.until = float("inf")
             news = self.ask(self.engine.since, b"")
             values = {**dict.fromkeys(self.committed), **news.values}
         told: dict[str, _Flags] = {}
@@ -505,7 +471,7 @@ class _Store:
             self.committed[key] = data
         for _, hold in self.open():
             if hold is not author and key in hold.mine and hold.mine[key].is_guarded:
-                hold.error = self.conflict(key)
+                hold.error = _conflict(key)
 
     def is_shown(self, key: str) -> bool:
         return self.shown.get(key) == self.committed.get(key)
@@ -526,35 +492,39 @@ class _Store:
     def show(self, fresh: Collection[str] = ()) -> None:
         """Have all keys show what the store has, but for those that a transaction here has."""
         keys = [key for key in self.pending if not self.is_kept(key, fresh)]
-        if not keys:
-            return
         flags = {_home._entry(key): self.pending.pop(key) for key in keys}
         new = {key: self.opened(key) for key in keys if not self.is_shown(key)}
-        self.note_replaced(new)
-        for key in new:
-            self.turn_lock.replaced.append(_home._entry(key).value)
-            self.own.discard(key)
-            self.mark_shown(key)
-        _, changed = _home._replace(new, _home._fingerprints(new))
-        told = {e: f for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)}
-        if told:
-            entries = [*told, *(entry for entry in changed if entry.key is None)]  # the set of keys
-            depth = max(flags.depth for flags in told.values())
-            in_place = min(flags.in_place for flags in told.values())
-            _home._publish(dict.fromkeys(entries), None, depth, in_place)
-            _home._notify()
-
-    def mark_shown(self, key: str) -> None:
-        if key in self.committed:
-            self.shown[key] = self.committed[key]
-        else:
-            self.shown.pop(key, None)
-
-    def note_replaced(self, new: Mapping[str, Any]) -> None:
         for transaction, hold in self.open():
             for entry in list(transaction.handed):
                 if entry.key in new and entry.key not in hold.mine:
                     hold.replaced.append((entry.key, entry.value, entry.fingerprint))
+        for key in new:
+            self.own.discard(key)
+            self.mark_shown(key)
+        fingerprints = {key: _home._fingerprint(value) for key, value in new.items()}
+        with _home._master:
+            replaced, changed = _home._replace(new, fingerprints)
+            told = {e: f for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)}
+            if told:
+                depth = max(flags.depth for flags in told.values())
+                in_place = max(flags.in_place for flags in told.values())
+                how = _home._Change("changed", "another process", depth, in_place)
+                key_set = {entry for entry in changed if entry.key is None}
+                _home._publish({*told, *key_set}, how, None)
+        _home._notify(told)
+        self.replaced += replaced
+
+    def mark_shown(self, key: str) -> None:
+        self.shown.pop(key, None)
+        if key in self.committed:
+            self.shown[key] = self.committed[key]
+
+    def mark_written(self, key: str) -> None:
+        """Note that the shown object is what was just committed."""
+        self.mark_shown(key)
+        self.own.add(key)
+        self.refused.pop(key, None)
+        self.pending.pop(key, None)
 
     def opened(self, key: str) -> Any:
         """Give the committed value; _MISSING if there is none, or it is refused (P7)."""
@@ -575,7 +545,22 @@ class _Store:
         _logger.error('server_state["%s"] has no value here: %s', key, self.refused[key])
         return _MISSING
 
-    # Transactions.
+    def found(self, key: str) -> Any:
+        """Give the value of a key that has none here; ValueError if it has one in the store.
+
+        A class that could not be imported when the value came may be there now.
+        """
+        if key not in self.refused:
+            return _MISSING
+        with self.turn(needs_store=False):
+            self.shown[key] = b""
+            self.pending.setdefault(key, _Flags())
+        if key not in self.refused:
+            return _home._entry(key).value
+        hint = "if a class has changed, let its __setstate__ take the old state; or assign it anew"
+        raise ValueError(f'server_state["{key}"]: {self.refused[key]}. What to do: {hint}.')
+
+    # Locks.
     def open(self) -> list[tuple[Any, _Hold]]:
         """Give the transactions that are under way, each with what it holds."""
         with _home._master:
@@ -583,15 +568,8 @@ class _Store:
 
     def hold(self, transaction: Any) -> _Hold:
         with _home._master:
-            hold = self.holds.get(transaction)
-            if hold is None:
-                token = f"{self.engine.process} {next(self.numbers)}"
-                hold = self.holds[transaction] = _Hold(token)
-            return hold
-
-    def conflict(self, key: str) -> LockLostError:
-        hint = "all that was changed with it is dropped; take the key's own lock, here and there"
-        return LockLostError(f'server_state["{key}"] was changed elsewhere meanwhile: {hint}.')
+            token = f"{self.engine.process} {next(self.numbers)}"
+            return self.holds.setdefault(transaction, _Hold(token))
 
     def acquire(self, lock: Any, blocking: bool, timeout: float) -> bool:
         """Take a lock of this process, and the same names in the store.
@@ -599,9 +577,8 @@ class _Store:
         While others hold the store's, ours is let go of: its holder may have to take it again.
         """
         transaction = _home._local.transaction
-        names = [name for name in lock._names if name not in self.local]
-        until = time.monotonic() + timeout if timeout >= 0 else float("inf")
         hold = self.hold(transaction)
+        until = time.monotonic() + timeout if timeout >= 0 else float("inf")
         is_ours = False
         try:
             while not is_ours:
@@ -609,7 +586,7 @@ class _Store:
                     return False
                 rings = self.rings
                 try:
-                    wait = self.take_there(names, hold)
+                    wait = self.take_there(lock, hold)
                     is_ours = wait is None
                 finally:
                     if not is_ours:
@@ -638,9 +615,9 @@ class _Store:
             if self.away is not None:
                 raise self.unreachable()
 
-    def take_there(self, names: list[str], hold: _Hold) -> float | None:
+    def take_there(self, lock: Any, hold: _Hold) -> float | None:
         """Take the names in the store; else give the seconds after which to try again."""
-        wanted = [name for name in names if name not in hold.names]
+        wanted = sorted({*lock._names} - hold.names - self.local)
         if not wanted:
             return None
         with self.turn():
@@ -650,61 +627,64 @@ class _Store:
             if answer.status == "ok":
                 hold.names.update(wanted)
             self.take(answer.news)
-            if answer.status == "ok":
-                self.show(wanted)
-                return None
-            if answer.status == "held":
-                return float(answer.detail)
-            raise self.lost(answer)
+            self.show(wanted)
+        if answer.status == "ok":
+            return None
+        if answer.status == "held":
+            return float(answer.detail)
+        raise _lost(answer)
 
     def wait_for_bell(self, rings: int, seconds: float) -> None:
         with self.bell:
             if self.rings == rings:
                 self.bell.wait(seconds)
 
-    def lost(self, answer: Answer) -> Exception:
-        if answer.status == "conflict":
-            return self.conflict(str(answer.detail))
-        if answer.status == "lost":
-            hint = "all that was changed under it is dropped; hold it for less long"
-            return LockLostError(f'The lock "{answer.detail}" ran out while it was held: {hint}.')
-        return self.unreachable()  # a later request has overtaken this one
-
     # Changes.
-    def write(self, new: Mapping[str, Any], only_new: bool) -> Any:
+    def pickled(self, key: str, value: Any) -> bytes | None:
+        """Give a value as it travels, unsigned; TypeError and ValueError if it cannot (P8)."""
+        data = None if value is _MISSING else _pickled(key, value)
+        largest = self.engine.largest
+        if data is not None and len(data) > largest - _SEAL:
+            message = f"is too large for the store ({len(data)} bytes of {largest})"
+            raise ValueError(f'server_state["{key}"] {message}: keep a path or an id here instead.')
+        return data
+
+    def write(self, new: Mapping[str, Any], only_new: bool = False) -> Any:
         """Commit an assignment or a removal, then make it; under a lock, its release commits."""
         shared = {key: value for key, value in new.items() if key not in self.local}
-        pickled = {
-            key: None if value is _MISSING else _pickled(key, value)
-            for key, value in shared.items()
-        }
+        pickled = {key: self.pickled(key, value) for key, value in shared.items()}
         if not shared:
             return _home._assign(new, only_new)
-        is_decided = only_new or (len(new) == 1 and pickled == dict.fromkeys(new))
         transaction = _home._local.transaction
-        if transaction.depth > 0:
-            with self.turn_lock:
-                return self.assign(new, shared, only_new, is_decided, self.hold(transaction))
-        run = _home._author()
-        flags = _Flags(_home._quiet.get() is None, run.cause.depth + 1 if run else 0)
+        hold = self.hold(transaction) if transaction.depth > 0 else None
+        is_told = _home._quiet.get() is None
+        is_decided = only_new or list(new.values()) == [_MISSING]  # by what the key has
         kind = "guarded" if is_decided else "set"
-        changes = {key: Change(kind, data, flags.text()) for key, data in pickled.items()}
-        with self.turn():
-            while True:
-                before = self.value(next(iter(new))) if is_decided else _MISSING
-                if only_new and before is not _MISSING:
-                    return before
-                try:
-                    written = self.send(changes)
-                    break
-                except LockLostError:
-                    continue  # others were faster, and we know now what they did
+        flags = _Flags(is_told, 0, _home._change_here("")[0].depth).text()
+        changes = {key: Change(kind, data, flags) for key, data in pickled.items()}
+        before = _MISSING
+        written = None
+        with self.turn(needs_store=hold is None):
+            while written is None:
+                if is_decided:
+                    before = self.value(next(iter(new)), hold)
+                    is_missing = before is _MISSING
+                    if only_new and not is_missing or (hold and not only_new and is_missing):
+                        return before
+                # Others may have been faster: then we know now what they did.
+                with suppress(LockLostError):
+                    written = self.send(changes) if hold is None else []
             given = _home._assign(new)
             for key in written:
                 self.mark_written(key)
-            return before if is_decided else given
+            if hold is not None:
+                for key, value in shared.items():
+                    self.keep(hold, key, value, is_told, is_decided)
+                    self.shown[key] = b""
+                    self.refused.pop(key, None)
+        return before if is_decided else given
 
-    def value(self, key: str, hold: _Hold | None = None) -> Any:
+    def value(self, key: str, hold: _Hold | None) -> Any:
         """Give what a transaction has assigned to a key, else what the store has.
 
         ValueError if that cannot be read.
@@ -714,35 +694,8 @@ class _Store:
         self.found(key)
         return _home._entry(key).value if self.is_shown(key) else self.opened(key)
 
-    def mark_written(self, key: str) -> None:
-        """Note that the shown object is what was just committed."""
-        self.mark_shown(key)
-        self.own.add(key)
-        self.refused.pop(key, None)
-        self.pending.pop(key, None)
-
-    def assign(
-        self,
-        new: Mapping[str, Any],
-        shared: Mapping[str, Any],
-        only_new: bool,
-        is_decided: bool,
-        hold: _Hold,
-    ) -> Any:
-        """Make a transaction's assignment here, for its end to commit."""
-        before = _MISSING
-        if is_decided:
-            before = self.value(next(iter(new)), hold)
-            if only_new is (before is not _MISSING):
-                return before
-        for key, value in shared.items():
-            self.keep(hold, key, value, _home._quiet.get() is None, is_decided)
-            self.shown[key] = b""
-            self.refused.pop(key, None)
-        given = _home._assign(new)
-        return before if is_decided else given
-
     def keep(self, hold: _Hold, key: str, value: Any, is_told: bool, is_guarded: bool) -> None:
+        """Note what a transaction is to commit."""
         before = hold.mine.get(key)
         if before is not None:
             is_told = is_told or before.is_told
@@ -761,13 +714,12 @@ class _Store:
             if data is not None:
                 data = _sealed(self.settings, key, data)
             sealed[key] = change._replace(data=data)
-        token = hold.token if hold else ""
-        names = sorted(hold.names) if hold else []
+        token, names = (hold.token, sorted(hold.names)) if hold else ("", [])
         asked = (self.position, token, names, sealed, next(self.numbers))
         answer = self.ask(self.engine.commit, *asked)
         self.take(answer.news)
         if answer.status not in ("ok", "done"):
-            raise self.lost(answer)
+            raise _lost(answer)
         is_latest = answer.status == "ok" and not answer.news.is_all  # else the news have it
         if is_latest:
             self.position = answer.position
@@ -786,197 +738,153 @@ class _Store:
         If that fails, this process shows again what the store has, and the error is raised.
         """
         hold = self.hold(transaction)
-        found: dict[Any, _InPlace] = {}
         try:
-            found = self.changed_in_place(transaction, hold)
-            self.commit_all(transaction, hold, found)
+            self.find_changed(transaction, hold)
+            changes = self.changes(transaction, hold)
+            if changes or hold.names:
+                with self.turn():
+                    self.check(hold)
+                    written = self.send(changes, hold)
+                    self.holds.pop(transaction)
+                    for key in written:
+                        self.pending.setdefault(key, _Flags())
+                        if _home._entry(key).value is hold.mine[key].value:
+                            self.mark_written(key)
         except Exception as error:
-            with self.turn_lock:
+            with self.turn(needs_store=False):
                 self.holds.pop(transaction, None)
-                transaction.__init__()
-                touched = {*hold.mine, *(entry.key for entry in found)}
-                self.put_back(touched)
-                self.let_go(hold)
-            if touched or not isinstance(error, ConnectionError):  # else the leases end
+                self.put_back(hold.mine)
+            with suppress(ConnectionError), self.turn():  # else the leases end by themselves
+                self.send({}, hold)
+            if hold.mine or not isinstance(error, ConnectionError):
                 raise
         finally:
             self.holds.pop(transaction, None)
             self.ring()
+        super().commit(transaction)
 
-    def commit_all(self, transaction: Any, hold: _Hold, found: dict[Any, _InPlace]) -> None:
-        changes = self.changes(transaction, hold, found)
-        if not changes and not hold.names:
-            return
-        with self.turn():
-            self.check(hold, found)
-            written = self.send(changes, hold)
-            self.holds.pop(transaction)
-            values = {key: mine.value for key, mine in hold.mine.items()}
-            values.update((entry.key, in_place.value) for entry, in_place in found.items())
-            for key in written:
-                if _home._entry(key).value is values[key]:
-                    self.mark_written(key)
-                else:
-                    self.pending.setdefault(key, _Flags())
-        if found and _home._quiet.get() is None:  # readers here are told when it has looked
-            hold_back = transaction.changed
-            _home._inspector.name(found, _home._author(), is_locked=True, hold=hold_back)
-
-    def check(self, hold: _Hold, found: dict[Any, _InPlace]) -> None:
-        """LockLostError if others have changed what this transaction changed without its lock."""
-        if hold.error is not None and (hold.mine or found):
-            raise hold.error
-        for key, value, fingerprint in hold.replaced:
-            if _home._fingerprint(value).content != fingerprint.content:
-                raise self.conflict(key)
-        for entry, in_place in found.items():
-            if in_place.is_guarded and not self.is_shown(entry.key):
-                raise self.conflict(entry.key)
-
-    def changed_in_place(self, transaction: Any, hold: _Hold) -> dict[Any, _InPlace]:
+    def find_changed(self, transaction: Any, hold: _Hold) -> None:
         """Find what a transaction has changed in place, but what another one here has in hand."""
         quiet = _home._quiet.get()
-        entries = {*transaction.handed, *(quiet.handed if quiet else ())}
-        entries.update(_home._present[n] for n in list(transaction.names) if n in _home._present)
-        found = {}
-        for entry in entries:
-            key = entry.key
-            if not entry.fingerprint.may_change or key in hold.mine or key in self.local:
-                continue
+        others = [other for other, _ in self.open() if other is not transaction]
+        for entry in {*transaction.handed, *(quiet.handed if quiet else ())}:
+            key, value = entry.key, entry.value
             is_own = key in hold.names
-            others = [one for one, _ in self.open() if one is not transaction]
-            if any(key in one.names or (not is_own and entry in one.handed) for one in others):
-                continue  # its end looks
-            value = entry.value
+            is_others = any(o.guards(entry) or (not is_own and entry in o.handed) for o in others)
+            if is_others or key in hold.mine or key in self.local or value is _MISSING:
+                continue  # another's end looks
+            data: bytes | None = b""
             try:
-                data = _pickled(key, value)
-            except TypeError as error:
+                data = self.pickled(key, value)
+            except (TypeError, ValueError) as error:
                 hold.error = error
-                data = b""
             if self.is_changed(entry, data):
-                found[entry] = _InPlace(value, data, not is_own)
-        return found
+                hold.mine[key] = _Mine(value, quiet is None, not is_own, data)
 
-    def is_changed(self, entry: Any, data: bytes) -> bool:
+    def is_changed(self, entry: Any, data: bytes | None) -> bool:
         """Whether a shown object is not any more what it was read from, or written as."""
-        shown = self.shown.get(entry.key, b"")
-        if len(shown) == _SEAL + len(data) and shown.endswith(data):
+        if self.shown.get(entry.key, b"")[_SEAL:] == data:
             return False
         if entry.key in self.own:
             return True
         # Another process may have written the same in other bytes.
         return bool(_home._fingerprint(entry.value).content != entry.fingerprint.content)
 
-    def changes(
-        self, transaction: Any, hold: _Hold, found: dict[Any, _InPlace]
-    ) -> dict[str, Change]:
+    def changes(self, transaction: Any, hold: _Hold) -> dict[str, Change]:
         """Give what a transaction has to commit, as pickled."""
-        run = _home._author()
-        depth = run.cause.depth + 1 if run else 0
+        how, run = _home._change_here("")
         in_place = run.cause.in_place + 1 if run else 0
-        is_told = _home._quiet.get() is None and in_place <= _home._IN_PLACE_CHAIN
-        forced = _Flags(True, depth, is_forced=True).text()
         changes = {}
-        for entry, one in found.items():
-            kind = "guarded" if one.is_guarded else "set"
-            changes[entry.key] = Change(kind, one.data, _Flags(is_told, depth, in_place).text())
         for key, mine in hold.mine.items():
+            data = mine.data
+            flags = _Flags(mine.is_told, 0, how.depth)
+            if data is None:
+                data = self.pickled(key, mine.value)
+            else:
+                is_told = mine.is_told and in_place <= _home._IN_PLACE_CHAIN
+                flags = _Flags(is_told, 0, how.depth, in_place)
             kind = "guarded" if mine.is_guarded else "set"
-            data = None if mine.value is _MISSING else _pickled(key, mine.value)
-            changes[key] = Change(kind, data, _Flags(mine.is_told, depth).text())
+            changes[key] = Change(kind, data, flags.text())
         for entry in transaction.changed:
             if entry.key is not None and entry.key not in {*changes, *self.local}:
-                changes[entry.key] = Change("force", None, forced)
+                changes[entry.key] = Change("force", None, _Flags(1, 1, how.depth).text())
         return changes
+
+    def check(self, hold: _Hold) -> None:
+        """LockLostError if others have changed what this transaction changed without its lock."""
+        if hold.error is not None and hold.mine:
+            raise hold.error
+        for key, value, fingerprint in hold.replaced:
+            if _home._fingerprint(value).content != fingerprint.content:
+                raise _conflict(key)
+        for key, mine in hold.mine.items():
+            if mine.data is not None and mine.is_guarded and not self.is_shown(key):
+                raise _conflict(key)
 
     def put_back(self, keys: Iterable[str]) -> None:
         """Have keys show again what the store has: the objects that they have are not as good."""
         for key in keys:
             self.shown[key] = b""
-            self.pending[key] = _Flags(is_forced=True)
-        self.show()
+            self.pending[key] = _Flags(is_forced=1)
 
-    def let_go(self, hold: _Hold) -> None:
-        if hold.names and self.away is None:
-            with suppress(ConnectionError), self.turn():  # else the leases end by themselves
-                self.send({}, hold)
-
-    def offer(
-        self, entry: Any, value: Any, depth: int = 0, in_place: int = 0, is_told: bool = True
-    ) -> bool:
+    def offer(self, entry: Any, value: Any, change: Any, is_told: bool) -> bool:
         """Commit a change in place that no lock guarded; False if it was dropped (P4)."""
         key = entry.key
         if key in self.local:
             return True
         transaction = _home._local.transaction
-        if transaction.depth > 0:  # at the end of a `no_rerun` in it
+        if transaction.depth > 0:  # its end commits it
             hold = self.hold(transaction)
-            with self.turn_lock:
+            with self.turn(needs_store=False):
                 self.keep(hold, key, value, is_told, key not in hold.names)
             return True
-        flags = _Flags(is_told, depth, in_place).text()
+        flags = _Flags(is_told, 0, change.depth, change.in_place).text()
         reason: object = "it was assigned meanwhile"
-        with self.turn_lock:
+        with self.turn(needs_store=False):
             if entry.value is value:
                 try:
-                    return self.offer_value(entry, Change("guarded", _pickled(key, value), flags))
-                except (ConnectionError, LockLostError, TypeError) as error:
+                    self.offer_value(entry, Change("guarded", self.pickled(key, value), flags))
+                    return True
+                except (ConnectionError, LockLostError, TypeError, ValueError) as error:
                     reason = error
                     self.put_back([key])
         message = 'A change in place of server_state["%s"] was dropped: %s. Take its lock for that.'
         _logger.warning(message, key, reason)
         return False
 
-    def offer_value(self, entry: Any, change: Change) -> bool:
+    def offer_value(self, entry: Any, change: Change) -> None:
         key = entry.key
         for transaction, hold in self.open():
-            if key in hold.names or entry in transaction.handed or key in hold.mine:
-                return True  # its end commits it
-        assert change.data is not None
-        shown = self.shown.get(key, b"")
-        if shown[_SEAL:] == change.data:
-            return True  # a release was faster
+            if transaction.may_change(entry) or key in hold.mine:
+                return  # its end commits it
+        if self.shown.get(key, b"")[_SEAL:] == change.data:
+            return  # a release was faster
         if not self.is_shown(key):
-            raise self.conflict(key)
+            raise _conflict(key)
         with self.turn():
-            if self.send({key: change}):
+            for key in self.send({key: change}):
                 self.mark_written(key)
-        return True
 
     def force(self, entry: Any) -> None:
         """Have readers in all processes rerun; under a lock, its release does it."""
         if _home._local.transaction.depth == 0 and entry.key not in self.local:
-            run = _home._author()
-            flags = _Flags(True, run.cause.depth + 1 if run else 0, is_forced=True)
+            flags = _Flags(1, 1, _home._change_here("")[0].depth)
             with self.turn():
                 self.send({entry.key: Change("force", None, flags.text())})
 
-    def found(self, key: object) -> Any:
-        """Give the value of a key that has none here; ValueError if it has one in the store.
 
-        A class that could not be imported when the value came may be there now.
-        """
-        name = str(key)
-        if name not in self.refused:
-            return _MISSING
-        with self.turn_lock:
-            if name in self.refused:
-                self.shown[name] = b""
-                self.pending.setdefault(name, _Flags())
-                self.show()
-        if name not in self.refused:
-            return _home._entry(name).value
-        hint = "assign it anew, or remove it with `del`"
-        hint = f"if a class has changed, let its __setstate__ take the old state; or {hint}"
-        raise ValueError(f'server_state["{key}"]: {self.refused[name]}. What to do: {hint}.')
+def _conflict(key: str) -> LockLostError:
+    hint = "all that was changed with it is dropped; take the key's own lock, here and there"
+    return LockLostError(f'server_state["{key}"] was changed elsewhere meanwhile: {hint}.')
 
 
-class _InPlace(NamedTuple):
-    """A value that was changed in place."""
-
-    value: Any
-    data: bytes  # as pickled
-    is_guarded: bool  # not by the key's own lock
+def _lost(answer: Answer) -> Exception:
+    if answer.status == "conflict":
+        return _conflict(str(answer.detail))
+    if answer.status == "lost":
+        hint = "all that was changed under it is dropped; hold it for less long"
+        return LockLostError(f'The lock "{answer.detail}" ran out while it was held: {hint}.')
+    return ConnectionError("The store of server_state has had a later request: try again.")
 
 
 # --- Streamlit and the module ---

@@ -12,7 +12,6 @@ import logging
 import multiprocessing
 import os
 import pickle
-import queue
 import random
 import secrets
 import sys
@@ -117,6 +116,8 @@ class Lock:
 
     def release(self) -> None:
         if not self._is_owned():
+            if self.world.current is not None and self.world.current.process.is_dead:
+                raise Killed
             raise RuntimeError
         self.depth -= 1
         self.owner = self.owner if self.depth else None
@@ -258,7 +259,7 @@ class Process:
 class Wire:
     """The way between a process and the store: requests are lost, late, doubled, and so are answers."""
 
-    needs_secret = False
+    needs_secret, largest = False, 2**30
 
     def __init__(self, where: Process, name: str, process: str) -> None:
         self.owner, self.world, self.process = where, where.world, process
