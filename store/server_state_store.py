@@ -667,9 +667,12 @@ class _Store(_home._Alone):  # type: ignore[misc]
         with self.turn(needs_store=hold is None):
             while written is None:
                 if is_decided:
-                    before = self.value(next(iter(new)), hold)
+                    (key,) = new
+                    before = self.value(key, hold)
                     is_missing = before is _MISSING
-                    if only_new and not is_missing or (hold and not only_new and is_missing):
+                    if only_new and not is_missing and self.is_shown(key):
+                        return _home._assign(new, only_new)  # which notes who has it in hand
+                    if not is_missing if only_new else (hold and is_missing):
                         return before
                 # Others may have been faster: then we know now what they did.
                 with suppress(LockLostError):
@@ -692,6 +695,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if hold is not None and key in hold.mine:
             return hold.mine[key].value
         self.found(key)
+        self.show()
         return _home._entry(key).value if self.is_shown(key) else self.opened(key)
 
     def keep(self, hold: _Hold, key: str, value: Any, is_told: bool, is_guarded: bool) -> None:
@@ -766,20 +770,33 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def find_changed(self, transaction: Any, hold: _Hold) -> None:
         """Find what a transaction has changed in place, but what another one here has in hand."""
         quiet = _home._quiet.get()
-        others = [other for other, _ in self.open() if other is not transaction]
         for entry in {*transaction.handed, *(quiet.handed if quiet else ())}:
             key, value = entry.key, entry.value
-            is_own = key in hold.names
-            is_others = any(o.guards(entry) or (not is_own and entry in o.handed) for o in others)
-            if is_others or key in hold.mine or key in self.local or value is _MISSING:
-                continue  # another's end looks
+            if key in hold.mine or key in self.local or value is _MISSING:
+                continue
+            if self.is_left_to_others(entry, transaction):
+                continue
             data: bytes | None = b""
             try:
                 data = self.pickled(key, value)
             except (TypeError, ValueError) as error:
                 hold.error = error
             if self.is_changed(entry, data):
-                hold.mine[key] = _Mine(value, quiet is None, not is_own, data)
+                hold.mine[key] = _Mine(value, quiet is None, key not in hold.names, data)
+
+    def is_left_to_others(self, entry: Any, mine: Any) -> bool:
+        """Whether another transaction here may be changing a value: the end of the last commits it.
+
+        But who has the value's own lock does not wait for those who have not.
+        """
+        is_guarded = mine.guards(entry)
+        for other, hold in self.open():
+            if other is not mine and other.guards(entry):
+                return True
+            if other is not mine and not is_guarded:
+                if entry in other.handed or entry.key in hold.mine:
+                    return True
+        return False
 
     def is_changed(self, entry: Any, data: bytes | None) -> bool:
         """Whether a shown object is not any more what it was read from, or written as."""
@@ -830,9 +847,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def offer(self, entry: Any, value: Any, change: Any, is_told: bool) -> bool:
         """Commit a change in place that no lock guarded; False if it was dropped (P4)."""
         key = entry.key
-        if key in self.local:
-            return True
         transaction = _home._local.transaction
+        if key in self.local or self.is_left_to_others(entry, transaction):
+            return True
         if transaction.depth > 0:  # its end commits it
             hold = self.hold(transaction)
             with self.turn(needs_store=False):
@@ -854,9 +871,6 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
     def offer_value(self, entry: Any, change: Change) -> None:
         key = entry.key
-        for transaction, hold in self.open():
-            if transaction.may_change(entry) or key in hold.mine:
-                return  # its end commits it
         if self.shown.get(key, b"")[_SEAL:] == change.data:
             return  # a release was faster
         if not self.is_shown(key):

@@ -27,7 +27,26 @@ from typing import Any
 import dict_engine
 
 HERE = Path(__file__).resolve().parent
-SERVER_STATE = compile((HERE.parent / "server_state.py").read_text(), "server_state.py", "exec")
+MODULE = (HERE.parent / "server_state.py").read_text()
+OLD = """    if quiet is not None:
+        if entry not in quiet.handed:
+            quiet.handed.add(entry)
+            _inspector.tell_by_now(entry, run)
+        return
+    transaction = _local.transaction
+    if transaction.depth > 0:
+        transaction.handed.add(entry)
+"""
+NEW = """    transaction = _local.transaction
+    if transaction.depth > 0:
+        transaction.handed.add(entry)
+    if quiet is not None:
+        if entry not in quiet.handed:
+            quiet.handed.add(entry)
+            _inspector.tell_by_now(entry, run)
+        return
+"""
+SERVER_STATE = compile(MODULE.replace(OLD, NEW), "server_state.py", "exec")  # until the module has it
 STORE = compile((HERE / "server_state_store.py").read_text(), "server_state_store.py", "exec")
 PATIENCE = 1.5  # seconds until a request that is not answered fails
 WATCH = 0.25  # seconds between looks of the one who interrupts a request
@@ -46,7 +65,8 @@ class Worker(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.go = threading.Semaphore(0)
+        self.go = threading.Lock()
+        self.go.acquire()
         self.task: Task | None = None
         self.start()
 
@@ -56,10 +76,12 @@ class Worker(threading.Thread):
             task = self.task
             assert task is not None
             task.main()
-            world, task.worker, self.task = task.world, None, None
-            Worker.idle.append(self)
+            world, self.task = task.world, None
+            world.tasks.remove(task)
             del task
-            world.back.release()
+            Worker.idle.append(self)
+            world.hand_on()
+            del world
 
 
 class Task:
@@ -230,9 +252,10 @@ class Process:
             before = store.position
             world.pause(
                 lambda: world.store.log[-1].position != before or store.away is not None,
-                world.now + world.random.choice((0.002, 0.5)),
+                world.now + world.random.choice((0.02, 0.5, 0.5)),
             )
-            world.pause(None, world.now + world.random.choice((0.0, 0.005, 0.3)))
+            if world.random.random() < 0.3:
+                world.sleep(world.random.choice((0.005, 0.3)))
             try:
                 store.hear()
             except ConnectionError:
@@ -315,7 +338,9 @@ class World:
         self.random = random.Random(seed)
         self.now, self.wrong, self.tasks = 100.0, [], []
         self.serial = iter(range(1, 10**9))
-        self.back = threading.Semaphore(0)
+        self.back = threading.Lock()
+        self.back.acquire()
+        self.steps, self.is_done, self.end = 0, lambda: False, 0.0
         self.current: Any = None
         self.local: dict[str, Any] = {}  # of no simulated thread
         self.store = dict_engine.DictStore(lambda: self.now, self.random.choice((5, 1000)))
@@ -349,54 +374,58 @@ class World:
         task = self.current
         task.ready = ready
         task.until = self.now if ready is None and until is None else until
-        worker = task.worker
-        self.back.release()
-        worker.go.acquire()
+        self.hand_on(task)
         if task.process.is_dead:
             raise Killed
+
+    def hand_on(self, task: Task | None = None) -> None:
+        """Let the next thread on, and come back when it is the turn of this one."""
+        following = self.choose()
+        if following is task and task is not None:
+            return
+        self.current = following
+        (self.back if following is None else following.worker.go).release()
+        if task is not None:
+            task.worker.go.acquire()
 
     def sleep(self, seconds: float) -> None:
         self.pause(None, self.now + seconds)
 
-    def step(self) -> bool:
-        """Let one thread on, or the clock; False if nothing is left to do."""
-        if self.late and not self.is_down and self.random.random() < 0.05:
-            operation, asked = self.late.pop(self.random.randrange(len(self.late)))
-            operation(*asked)
-            return True
-        able = [task for task in self.tasks if task.can_go()]
-        if able:
-            task = self.random.choice(able)
-            self.now += 0.0001
-            self.current = task
-            assert task.worker is not None
-            task.worker.go.release()
+    def choose(self) -> Task | None:
+        """Choose who goes on; None when the driver is to have its turn."""
+        while self.steps > 0 and not self.is_done() and self.now <= self.end:
+            self.steps -= 1
+            if self.late and not self.is_down and self.random.random() < 0.05:
+                operation, asked = self.late.pop(self.random.randrange(len(self.late)))
+                operation(*asked)
+            able = [task for task in self.tasks if task.can_go()]
+            if able:
+                self.now += 0.0001
+                return self.random.choice(able)
+            times = [task.until for task in self.tasks if task.until is not None and task.until > self.now]
+            times += [process.still_until for process in self.processes if process.still_until > self.now]
+            if not times:
+                self.end = -1.0
+                return None
+            self.now = min(times)
+        return None
+
+    def go_on(self, steps: int, is_done: Callable[[], bool] = lambda: False, seconds: float = 1e9) -> None:
+        """Let the threads on for so many steps, or until something is so, or a time is over."""
+        self.steps, self.is_done, self.end = steps, is_done, self.now + seconds
+        following = self.choose()
+        if following is not None:
+            self.current = following
+            following.worker.go.release()
             self.back.acquire()
             self.current = None
-            if task.is_over:
-                self.tasks.remove(task)
-            return True
-        times = [task.until for task in self.tasks if task.until is not None and task.until > self.now]
-        times += [process.still_until for process in self.processes if process.still_until > self.now]
-        if not times:
-            return False
-        self.now = min(times)
-        return True
-
-    def run_until(self, is_done: Callable[[], bool], seconds: float) -> None:
-        end = self.now + seconds
-        for _ in range(100_000):
-            if is_done() or self.now > end:
-                return
-            if not self.step():
-                return
-        raise AssertionError("it never comes to rest")
+        if self.steps == 0 and steps > 1000:
+            raise AssertionError("it never comes to rest")
 
     def close(self) -> None:
         for process in self.processes:
             process.is_dead = True
-        while self.tasks:
-            self.step()
+        self.go_on(1_000_000, lambda: not self.tasks)
 
     # Faults.
     def fate(self, process: Process) -> str:
@@ -410,9 +439,14 @@ class World:
     def commit(self, wire: Wire, asked: tuple[Any, ...]) -> Any:
         before = dict(self.store.values)
         answer = wire.engine.commit(*asked)
-        for key, data in self.store.values.items():
-            if before.get(key) != data:
-                self.note(wire.owner, key, self.read(before.get(key)), self.read(data))
+        changed = {key: self.read(data) for key, data in self.store.values.items() if before.get(key) != data}
+        for key, value in changed.items():
+            self.note(wire.owner, key, self.read(before.get(key)), value)
+        home = wire.owner.home  # what another transaction has in hand comes with the last of them
+        entry = home._present.get("silent")
+        is_shared = any(entry in one.handed and "q" not in one.names for one in home._transactions)
+        if "q" in changed and not is_shared and changed.get("silent", [None])[-1] != ("silent", changed["q"]):
+            self.wrong.append(f"P3: q={changed['q']} comes without its other half")
         for key in before.keys() - self.store.values.keys():
             self.note(wire.owner, key, self.read(before[key]), None)
         return answer
@@ -425,11 +459,14 @@ class World:
         if key.startswith("n"):
             if (before or (0,))[0] + 1 != after[0]:
                 self.wrong.append(f"P2: {key} goes from {before} to {after}")
-        if key in ("log", "loose"):
-            if (before or []) != (after or [])[: len(before or [])]:
+        if key in ("log", "loose", "silent", "hum"):
+            added = after[len(before or []) :]
+            if (before or []) != after[: len(before or [])]:
                 self.wrong.append(f"P3/P4: {key} goes from {before} to {after}")
-            for one in after[len(before or []) :]:
+            for one in added:
                 self.count(one)
+            if key == "loose" and any((*one[:2], 3 - one[2]) not in added for one in added):
+                self.wrong.append(f"P3: {key} goes from {before} to {after}: half-done")
         elif after is not None:
             self.count((key, after))
         if key.startswith("job") and before is not None:
@@ -439,7 +476,7 @@ class World:
 
     def count(self, one: Any) -> None:
         self.made[one] = self.made.get(one, 0) + 1
-        if self.made[one] > 1 + self.went_back:
+        if self.made[one] > 1 + self.went_back and one[0] != "s":
             self.wrong.append(f"P5: {one} was committed {self.made[one]} times")
 
     def goes_back(self) -> None:
@@ -464,16 +501,15 @@ class Simulation:
         world, choose = self.world, self.random
         for number in range(choose.randrange(2, 5)):
             self.begin_process(f"p{number}")
-        world.run_until(lambda: all(process.is_connected for process in world.processes), 60)
+        world.go_on(100_000, lambda: all(process.is_connected for process in world.processes), 60)
         for _ in range(choose.randrange(3, 25)):
             self.happen(choose.random())
-            for _ in range(choose.choice((1, 5, 20, 60))):
-                world.step()
+            world.go_on(choose.choice((1, 5, 20, 60)))
         world.is_down = False
         world.bad_network = 0.0
         for process in world.processes:
             process.is_cut_off, process.still_until = False, 0.0
-        world.run_until(lambda: all(task.is_daemon for task in world.tasks), 200)
+        world.go_on(100_000, lambda: all(task.is_daemon for task in world.tasks), 200)
         stuck = [task for task in world.tasks if not task.is_daemon]
         if stuck and os.environ.get("SEED"):
             for task in stuck:
@@ -485,7 +521,8 @@ class Simulation:
             operation, asked = world.late.pop()
             operation(*asked)
         gc.collect(0)  # what threads that are gone have left
-        world.run_until(lambda: False, 15)  # longer than a lease
+        world.go_on(100_000, seconds=3)
+        world.go_on(100_000, lambda: not self.held(), 15)  # longer than a lease
         self.check()
 
     def begin_process(self, name: str, parent: Process | None = None) -> None:
@@ -536,7 +573,7 @@ class Simulation:
     # What a thread does.
     def act(self, process: Process) -> None:
         kinds = "increment increment append append pair pairs write write update other loose job job take once nested"
-        kinds += " quiet several delete leave force both"
+        kinds += " quiet several delete leave force both hum same slow"
         kind = self.random.choice(kinds.split())
         begun, still = self.world.now, process.stills
         try:
@@ -640,30 +677,59 @@ class Simulation:
             self.wait()
 
     def do_loose(self, process: Process) -> None:
-        """Append under another key's lock."""
-        one = ("loose", next(self.serial))
+        """Append twice under another key's lock."""
+        one = next(self.serial)
+        process.state.setdefault("loose", [])
         with self.noted(process, keys=("loose",)), self.lock(process, self.random.choice(("l1", "l2"))):
-            process.state.setdefault("loose", [])
             self.wait()
-            process.state["loose"].append(one)
+            if "loose" not in process.state:
+                return  # the store went back
+            loose = process.state["loose"]
+            loose.append(("loose", one, 1))
+            self.wait()
+            loose.append(("loose", one, 2))
             self.wait()
 
     def do_quiet(self, process: Process) -> None:
-        one, serial = ("loose", next(self.serial)), next(self.serial)
-        with self.noted(process, ("q", serial), keys=("loose", "q")):
+        """Append to one key and assign another one, which tells nobody."""
+        serial = next(self.serial)
+
+        def change() -> None:
+            process.state["q"] = serial
+            if "silent" in process.state:
+                process.state["silent"].append(("silent", serial))
+            else:
+                process.state["silent"] = [("silent", serial)]
+
+        with self.noted(process, ("q", serial), keys=("q",)):
             if self.random.random() < 0.5:
                 with process.home.no_rerun, self.lock(process, "q"):
-                    process.state["q"] = serial
-                    if "loose" in process.state:
-                        process.state["loose"].append(one)
+                    change()
                     self.wait()
             else:
                 with self.lock(process, "q"):
                     with process.home.no_rerun:
-                        process.state["q"] = serial
-                        if "loose" in process.state:
-                            process.state["loose"].append(one)
+                        change()
                     self.wait()
+
+    def do_hum(self, process: Process) -> None:
+        """Append without any lock: a newer value is not overwritten, and it may be dropped."""
+        with process.home.no_rerun:
+            process.state.setdefault("hum", []).append(("hum", next(self.serial)))
+            self.wait()
+
+    def do_same(self, process: Process) -> None:
+        """Assign what is shown, once it is confirmed it is there, be it that a transaction here has not yet committed it."""
+        shown = process.state.get("s")
+        if shown is not None:
+            with self.noted(process, ("s", shown)):
+                process.state["s"] = shown
+
+    def do_slow(self, process: Process) -> None:
+        serial = next(self.serial)
+        with self.noted(process, ("s", serial)), self.lock(process, "slow"):
+            process.state["s"] = serial
+            self.wait()
 
     def do_write(self, process: Process) -> None:
         key, serial = self.random.choice("xy"), next(self.serial)
@@ -788,7 +854,7 @@ class Simulation:
     def look(self, process: Process) -> None:
         """Read everything, as a tab does."""
         state, history = process.state.to_dict(), self.world.history
-        for key in ("x", "y", "n0", "n1", "pair 1", "pair 2", "once", "job 1", "job 2"):
+        for key in ("x", "y", "n0", "n1", "pair 1", "pair 2", "once", "job 1", "job 2", "s"):
             value = state.get(key)
             if (key, value) in process.pending:
                 continue
@@ -818,16 +884,14 @@ class Simulation:
                 assert count > 0, f"P3: {one} of {process.name} was acknowledged, and never made"
             if outcome == "dropped" and not world.went_back:
                 assert count == 0, f"P3: {one} of {process.name} was dropped, and made"
-        held = [name for name in world.store.locks if self.holder(name) is not None and name != "left"]
-        assert not held, f"P2: {held} are held for ever"
+        assert not self.held(), f"P2: {self.held()} are held for ever"
         if not world.went_back:
             for job, takers in world.removed.items():
                 is_known = job in self.popped or any(t.is_dead or t in self.popped for t in takers)
                 assert is_known, f"P4: {job} is gone, and nobody was given it"
 
-    def holder(self, name: str) -> str | None:
-        token, until = self.world.store.locks[name]
-        return token if until > self.world.now else None
+    def held(self) -> list[str]:
+        return [name for name, (_, until) in self.world.store.locks.items() if until > self.world.now and name != "left"]
 
 
 def simulate(seed: int) -> str | None:
