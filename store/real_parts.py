@@ -169,7 +169,7 @@ class File:
         with self.open() as sql:
             for key, flags in entries:
                 sql.execute(
-                    "INSERT INTO log SELECT app, max(number) + 1, 1 + max(number) || ' planted', ?, 1, ? "
+                    "INSERT INTO log SELECT app, max(number) + 1, CAST(1 + max(number) || ' planted' AS BLOB), ?, 1, ? "
                     "FROM log WHERE app = ?",
                     (key, flags, app.encode()),
                 )

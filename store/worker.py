@@ -24,11 +24,17 @@ logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(me
 
 
 class OfMain:
-    """Nobody can import this but this process."""
+    """Nobody can import this but this process; the others have one of the same name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def say(self) -> str:
+        return f"{self.name} is here"
 
 
-def of_main() -> None:
-    """Nor this."""
+def of_main() -> str:
+    return "called"
 
 
 def join(url: str, name: str, secret: str, local: tuple[str, ...] = ()) -> None:
@@ -45,20 +51,14 @@ def join_with_a_client(url: str, name: str, secret: str, client: str, options: d
 
 def listen_for_changes() -> None:
     """Note what readers are notified of from now on: each time, a session that shows one of the keys is rerun."""
-    publish, notify = home._publish, home._notify
-    waiting: list[Any] = []
+    notify = home._notify
 
-    def note(changed: Any, *args: Any, **more: Any) -> None:
-        entries = list(changed)
-        waiting.extend(entries)
-        publish(entries, *args, **more)
+    def note(changed: Any) -> None:
+        if group := tuple(sorted((entry.key, repr(entry.value)) for entry in changed if entry.key is not None)):
+            published.append(group)
+        notify(changed)
 
-    def flush() -> None:
-        published.append(tuple(sorted((entry.key or "", repr(entry.value)) for entry in waiting)))
-        waiting.clear()
-        notify()
-
-    home._publish, home._notify = note, flush
+    home._notify = note
 
 
 def changes() -> list[tuple[Any, ...]]:
@@ -114,12 +114,26 @@ def put_quietly(key: str, value: Any) -> None:
         server_state[key] = value
 
 
-def put_of_main(key: str) -> None:
-    server_state[key] = OfMain()
+def put_of_main(key: str, name: str) -> None:
+    server_state[key] = OfMain(name)
+
+
+def say_of_main(key: str) -> str:
+    said: str = server_state[key].say()
+    return said
+
+
+def rename_of_main(key: str, name: str) -> None:
+    with server_state_lock[key]:
+        server_state[key].name = name
 
 
 def put_function_of_main(key: str) -> None:
     server_state[key] = of_main
+
+
+def call(key: str) -> Any:
+    return server_state[key]()
 
 
 def put_lambda(key: str) -> None:
@@ -179,6 +193,7 @@ def increments_and_reads(key: str, seconds: float) -> tuple[int, int, list[int]]
         try:
             increment(key, 1)
             done += 1
+            os.write(2, b"counted\n")
         except server_state_store.LockLostError:
             pass
         except ConnectionError:
