@@ -698,9 +698,10 @@ class _Redis:
                     client.connection_pool.disconnect(inuse_connections=False)
                 raise ConnectionError(str(error)) from error
             if "WRONGTYPE" in str(error):
-                ours = zip(self._keys, ("hash", "stream", "stream", "hash", "string"), strict=True)
-                kinds = {key: self._client.type(key).decode() for key in self._keys}
-                others = [key for key, kind in ours if kinds[key] not in (kind, "none")]
+                expected = ("hash", "stream", "stream", "hash", "string")
+                found = {key: self._client.type(key).decode() for key in self._keys}
+                ours = dict(zip(self._keys, expected, strict=True))
+                others = [key for key in self._keys if found[key] not in (ours[key], "none")]
                 hint = "give another name, or another database"
                 raise RuntimeError(f"{others} is another program's: {hint}.") from error
             raise

@@ -446,7 +446,7 @@ class Manners(FileCase):
             one.do("put", "large", f"{number}" + os.urandom(2**19).hex())
 
         def size() -> float:
-            return sum(path.stat().st_size for path in self.store.folder.iterdir()) / 2**20
+            return 1.0 * sum(path.stat().st_size for path in self.store.folder.iterdir()) / 2**20
 
         wait_for("the journal to be short", lambda: size() <= 3)
 

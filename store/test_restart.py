@@ -117,7 +117,8 @@ class OpenTabs(RestartCase):
 
     def test_P10_open_tabs_run_when_they_come_back(self) -> None:
         """In Chromium, without a click; what was changed while the server was away is there, too."""
-        playwright = self.enterContext(sync_playwright())
+        playwright = sync_playwright().start()
+        self.addCleanup(playwright.stop)
         browser = chromium.launch(playwright)
         self.addCleanup(browser.close)
         for server in self.servers():
