@@ -40,15 +40,15 @@ __all__ = ["LockLostError", "connect"]
 _logger = logging.getLogger("server_state")
 _home: Any = sys.modules["_server_state_1"]  # where `server_state.py` keeps its state
 _MISSING = _home._MISSING
+_NEVER = float("inf")
 
 LEASE = 10.0  # seconds for which a lock is held without a word from its holder
 RENEW = 3.0  # seconds between such words
 PATIENCE = 1.5  # seconds for an answer of the store; it is asked twice
-DEADLINE = 4.5  # seconds after which a call gives up, whatever it waits for in this process
-WATCH = 0.25  # seconds between looks whether an answer takes too long
+DEADLINE = 3.75  # seconds after which a call asks no more, whatever it has waited for
+WATCH = 0.5  # seconds between looks for answers that take too long, and for lost tabs
 BELL = 0.5  # seconds for which we listen, before we ask of our own accord
 PAUSE = 0.008  # seconds without listening after a commit of our own, which brings all news
-LOST = 1.0  # seconds for which a tab's browser may wait with its first request
 RETRY = 0.25  # seconds between two tries while the store is away
 
 # The words: *committed* is what the store is known to have, as the signed bytes that it has. *Mine*
@@ -79,14 +79,14 @@ def connect(
     thread. RuntimeError for another call, one that comes late, or a store that is another
     program's; ConnectionError if it does not answer.
     """
-    if isinstance(local, str):
-        local = {local}
-    engine = _engine(where)
+    is_path = not hasattr(where, "connection_pool") and "://" not in str(where)
+    engine = SQLite if is_path else Redis
     if engine.needs_secret and not (name and secret):
         raise ValueError("connect() needs a name for the application, and a secret to sign with.")
     key = secret.encode() if isinstance(secret, str) else bytes(secret)
+    kept = frozenset([local] if isinstance(local, str) else local)
     with _home._connecting:
-        settings = (engine.place(where), name, key, frozenset(local))
+        settings = (engine.place(where), name, key, kept)
         alone = _home._store
         if type(alone) is not _home._Alone:
             if alone.settings == settings:
@@ -97,12 +97,17 @@ def connect(
             keys = ", ".join(list(_home._present)[:5])
             hint = "connect() belongs above the first use of server_state"
             raise RuntimeError(f"server_state has keys already ({keys}): {hint}.")
-        _home._store = store = _Store(engine(where, name, secrets.token_hex(8)), settings)
-        try:  # values may be of modules that connect, too, or set keys
+        try:
+            store = _Store(engine(where, name, secrets.token_hex(8)), settings)
+            _home._store = store  # values may be of modules that connect, too, or set keys
             store.load()
-        except BaseException:
+        except BaseException as error:
             _home._store = alone
-            raise
+            if not isinstance(error, OSError):
+                raise
+            hint = "is it there, and is the address right?"
+            message = f"connect() cannot reach the store ({error}): {hint}"
+            raise ConnectionError(message) from error
         for work in (store.listen, store.renew, store.watch):
             threading.Thread(target=work, name="server_state_store", daemon=True).start()
 
@@ -226,13 +231,6 @@ class _Flags(NamedTuple):
     depth: int = 0  # in a chain of reruns that cause each other
     in_place: int = 0
 
-    @classmethod
-    def read(cls, text: bytes) -> _Flags:
-        try:
-            return cls(*map(int, text.split()))
-        except (TypeError, ValueError):  # somebody else wrote there
-            return cls()
-
     def text(self) -> bytes:
         return b"%d %d %d %d" % self
 
@@ -273,15 +271,15 @@ class _Mine(NamedTuple):
     """What a transaction has assigned to a key, or changed in place."""
 
     value: Any
-    is_told: bool
+    flags: _Flags
     is_guarded: bool  # it was decided by what the key had: `setdefault`, `pop`, a change in place
-    data: bytes | None = None  # what was changed in place, as pickled
+    data: bytes | None = None  # as it travels, of a change in place, and of all that was sent
 
 
 class _Hold:
     """What a thread's transaction holds in the store, and what it is to commit there."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str = "") -> None:
         self.token = token
         self.names: set[str] = set()  # of locks
         self.mine: dict[str, _Mine] = {}
@@ -296,7 +294,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def __init__(self, engine: Any, settings: Any) -> None:
         self.engine = engine
         self.settings = settings
-        self.local: frozenset[str] = settings[3]
+        self.local = settings[3]
         # It is held around "round trip and apply", so that position and values move together, and
         # guards the next group. The locks of `server_state.py` are taken before it, but for the
         # master lock, which is taken under it. It is re-entrant because values that are read under
@@ -310,16 +308,13 @@ class _Store(_home._Alone):  # type: ignore[misc]
         self.pending: dict[str, _Flags] = {}
         self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
         self.replaced: list[Any] = []  # let go of after the release: a `__del__` may take locks
-        self.until = 0.0  # when the call that has the turn gives up
+        self.until = 0.0  # when the call that has the turn asks no more
         # By transaction, and gone with it when its thread dies.
         self.holds: weakref.WeakKeyDictionary[Any, _Hold] = weakref.WeakKeyDictionary()
         self.numbers = count(1)
         self.away: Exception | None = None
-        self.limit: float | None = None  # when the request that is under way is interrupted
-        self.rings = 0
-        self.bell = threading.Condition()
-        self.without_run: weakref.WeakSet[Any] = weakref.WeakSet()  # sessions, when last looked
-        self.next_look = 0.0
+        self.limit = _NEVER  # when the request that is under way is interrupted
+        self.bell = threading.Event()  # for those who wait for a lock; each ring makes a new one
 
     # Round trips.
     @contextmanager
@@ -347,30 +342,29 @@ class _Store(_home._Alone):  # type: ignore[misc]
         hint = "a change that was under way may or may not have been made; try again later"
         return ConnectionError(f"The store of server_state does not answer ({reason}): {hint}.")
 
-    def ask(self, operation: Callable[..., Any], *arguments: Any) -> Any:
+    def ask(self, operation: Callable[..., Any], *asked: Any, patience: float = PATIENCE) -> Any:
         """Ask the engine, and once more if it does not answer: it knows a request by its number."""
-        for is_last in (False, True):
-            now = time.monotonic()
-            if now > self.until:
-                break
-            self.limit = min(now + PATIENCE, self.until)
-            try:
-                return operation(*arguments)
-            except OSError as error:
-                if is_last:
-                    self.away = error
-            except Exception as error:
-                raise ConnectionError(f"The store of server_state refuses: {error}.") from error
-            finally:
-                self.limit = None
+        for is_first in (True, False):
+            left = self.until - time.monotonic()
+            if is_first or left > 0:
+                self.limit = time.monotonic() + min(patience, max(left, WATCH))
+                try:
+                    return operation(*asked)
+                except OSError as error:
+                    reason = error
+                except Exception as error:
+                    raise ConnectionError(f"The store of server_state refuses: {error}.") from error
+                finally:
+                    self.limit = _NEVER
+        self.away = reason
         raise self.unreachable()
 
     def load(self) -> None:
-        """Show what the store has, and nothing else; ConnectionError if it is away."""
+        """Show what the store has, and nothing else."""
         with self.turn():
-            inherited = _home._present.keys() - self.local
-            self.shown = dict.fromkeys(inherited, b"")
-            self.pending = dict.fromkeys(inherited, _Flags())
+            for key in _home._present.keys() - self.local:  # inherited in a fork
+                self.shown[key] = b""
+                self.pending[key] = _Flags()
             self.take(News(b"", True, [], {}))
 
     def hear(self) -> None:
@@ -399,66 +393,48 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     _logger.warning("%s", error)
                 time.sleep(RETRY)
             self.ring()
-            self.look_for_lost_tabs()
-
-    def look_for_lost_tabs(self) -> None:
-        """Run the page of a tab whose process has died: its browser asks for no run here."""
-        if time.monotonic() < self.next_look:
-            return
-        self.next_look = time.monotonic() + LOST
-        before, self.without_run = self.without_run, weakref.WeakSet()
-        try:
-            for app in _sessions_without_run():
-                self.without_run.add(app)
-                if app in before:
-                    app._event_loop.call_soon_threadsafe(_run_page, app)
-        except Exception as error:  # no Streamlit here, or one that lacks something
-            _logger.debug("tabs of other processes are not looked for: %s", error)
 
     def ring(self) -> None:
         """Have those look again who wait for a lock."""
-        with self.bell:
-            self.rings += 1
-            self.bell.notify_all()
+        bell, self.bell = self.bell, threading.Event()
+        bell.set()
 
     def renew(self) -> None:
         """Make the leases of our locks longer."""
         while True:
             time.sleep(RENEW)
-            self.renew_once()
+            self.renew_all()
 
-    def renew_once(self) -> None:
+    def renew_all(self) -> None:
+        # A function of its own: what it refers to could not go with its thread while it sleeps.
         for _, hold in self.open():
-            try:
-                if hold.names:
-                    self.engine.renew(list(hold.names), hold.token, LEASE)
-            except Exception as error:
-                _logger.debug("a lock was not renewed: %s", error)
+            with suppress(Exception):  # the next time, or the lock is lost
+                self.engine.renew(list(hold.names), hold.token, LEASE)
 
     def watch(self) -> None:
         """Give up requests that take too long, also where answers come drop by drop (P6)."""
+        lost: Collection[Any] = ()
         while True:
             time.sleep(WATCH)
-            limit = self.limit
-            is_loading = self.until == float("inf")
-            if limit is not None and time.monotonic() > limit and not is_loading:
+            if time.monotonic() > self.limit:
                 self.engine.interrupt()
+            with suppress(Exception):  # no Streamlit here, or one that lacks something
+                lost = _run_lost_tabs(lost)
 
     # What comes from the store.
     def take(self, news: News) -> None:
         """Note what the store has; `show` shows it."""
         values = news.values
         if news.is_all:
-            self.until = float("inf")
-            news = self.ask(self.engine.since, b"")
+            self.until = _NEVER
+            news = self.ask(self.engine.since, b"", patience=_NEVER)
             values = {**dict.fromkeys(self.committed), **news.values}
-        told: dict[str, _Flags] = {}
-        for key, text in news.flags:
-            told[key] = _Flags.read(text).after(told.get(key))
-        for key in {**told, **values}.keys() - self.local:
-            if key in values:
-                self.note(key, values[key])
-            self.pending[key] = told.get(key, _Flags()).after(self.pending.get(key))
+        for key, text in news.flags or [(key, b"1") for key in values]:
+            if key not in self.local:
+                flags = _Flags(*map(int, text.split()))
+                self.pending[key] = flags.after(self.pending.get(key))
+        for key, data in values.items():
+            self.note(key, data)
         self.position = news.position
 
     def note(self, key: str, data: bytes | None, author: _Hold | None = None) -> None:
@@ -492,25 +468,26 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def show(self, fresh: Collection[str] = ()) -> None:
         """Have all keys show what the store has, but for those that a transaction here has."""
         keys = [key for key in self.pending if not self.is_kept(key, fresh)]
+        if not keys:
+            return
         flags = {_home._entry(key): self.pending.pop(key) for key in keys}
         new = {key: self.opened(key) for key in keys if not self.is_shown(key)}
         for transaction, hold in self.open():
-            for entry in list(transaction.handed):
+            for entry in flags.keys() & transaction.handed:
                 if entry.key in new and entry.key not in hold.mine:
                     hold.replaced.append((entry.key, entry.value, entry.fingerprint))
         for key in new:
             self.own.discard(key)
             self.mark_shown(key)
         fingerprints = {key: _home._fingerprint(value) for key, value in new.items()}
+        of_all = _Flags(*map(max, zip(*flags.values(), strict=True)))
+        flags[_home._key_set] = of_all._replace(is_forced=0)
         with _home._master:
             replaced, changed = _home._replace(new, fingerprints)
             told = {e: f for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)}
-            if told:
-                depth = max(flags.depth for flags in told.values())
-                in_place = max(flags.in_place for flags in told.values())
+            for entry, (_, _, depth, in_place) in told.items():
                 how = _home._Change("changed", "another process", depth, in_place)
-                key_set = {entry for entry in changed if entry.key is None}
-                _home._publish({*told, *key_set}, how, None)
+                _home._publish([entry], how, None)
         _home._notify(told)
         self.replaced += replaced
 
@@ -519,12 +496,15 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if key in self.committed:
             self.shown[key] = self.committed[key]
 
-    def mark_written(self, key: str) -> None:
-        """Note that the shown object is what was just committed."""
-        self.mark_shown(key)
-        self.own.add(key)
-        self.refused.pop(key, None)
-        self.pending.pop(key, None)
+    def mark_written(self, hold: _Hold) -> None:
+        """Note of which keys the shown object is what was just committed."""
+        for key, mine in hold.mine.items():
+            self.pending.setdefault(key, _Flags())
+            if mine.data == self.committed.get(key) and mine.value is _home._entry(key).value:
+                self.mark_shown(key)
+                self.own.add(key)
+                self.refused.pop(key, None)
+                del self.pending[key]
 
     def opened(self, key: str) -> Any:
         """Give the committed value; _MISSING if there is none, or it is refused (P7)."""
@@ -539,8 +519,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
             try:
                 return reader.load()
             except BaseException as error:  # a module that it needs may even call sys.exit()
-                made_of = ", ".join(dict.fromkeys(reader.names))
-                reason = f"{type(error).__name__}: {error}; it is made of {made_of or 'no class'}"
+                made_of = ", ".join(dict.fromkeys(reader.names)) or "no class"
+                reason = f"{type(error).__name__}: {error}; it is made of {made_of}"
                 self.refused[key] = f"it cannot be read here ({reason})"
         _logger.error('server_state["%s"] has no value here: %s', key, self.refused[key])
         return _MISSING
@@ -553,12 +533,17 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if key not in self.refused:
             return _MISSING
         with self.turn(needs_store=False):
-            self.shown[key] = b""
-            self.pending.setdefault(key, _Flags())
+            self.put_back([key])
         if key not in self.refused:
             return _home._entry(key).value
         hint = "if a class has changed, let its __setstate__ take the old state; or assign it anew"
         raise ValueError(f'server_state["{key}"]: {self.refused[key]}. What to do: {hint}.')
+
+    def put_back(self, keys: Iterable[str]) -> None:
+        """Have keys show again what the store has: the objects that they have are not as good."""
+        for key in keys:
+            self.shown[key] = b""
+            self.pending[key] = _Flags(is_forced=1)
 
     # Locks.
     def open(self) -> list[tuple[Any, _Hold]]:
@@ -578,25 +563,27 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """
         transaction = _home._local.transaction
         hold = self.hold(transaction)
-        until = time.monotonic() + timeout if timeout >= 0 else float("inf")
+        names = {*lock._names} - self.local
+        until = time.monotonic() + timeout if timeout >= 0 else _NEVER
         is_ours = False
         try:
-            while not is_ours:
-                if not self.take_here(lock, blocking, until):
-                    return False
-                rings = self.rings
-                try:
-                    wait = self.take_there(lock, hold)
-                    is_ours = wait is None
-                finally:
-                    if not is_ours:
-                        lock._lock.release()
-                if wait is not None:
-                    left = until - time.monotonic()
-                    if not blocking or left <= 0:
-                        return False
-                    self.wait_for_bell(rings, min(wait, left, BELL))
-            return True
+            while True:
+                bell = self.bell
+                wait = 0.0
+                left = max(0.0, until - time.monotonic())
+                if lock._lock.acquire(blocking, min(left, BELL) if blocking else -1):
+                    try:
+                        wait = self.take_names(names, hold)
+                        is_ours = names <= hold.names
+                    finally:
+                        if not is_ours:
+                            lock._lock.release()
+                elif self.away is not None and names:
+                    raise self.unreachable()
+                left = until - time.monotonic()
+                if is_ours or not blocking or left <= 0:
+                    return is_ours
+                bell.wait(min(wait, left, BELL))
         except Exception as error:
             hold.error = error  # what is half-done is not to be committed
             raise
@@ -604,137 +591,113 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if not is_ours and transaction.depth == 0:
                 self.holds.pop(transaction, None)
 
-    def take_here(self, lock: Any, blocking: bool, until: float) -> bool:
-        """Take the lock of this process; ConnectionError if the store is away meanwhile."""
-        while True:
-            left = until - time.monotonic()
-            if lock._lock.acquire(blocking, max(0.0, min(left, BELL)) if blocking else -1):
-                return True
-            if not blocking or left <= 0:
-                return False
-            if self.away is not None:
-                raise self.unreachable()
-
-    def take_there(self, lock: Any, hold: _Hold) -> float | None:
-        """Take the names in the store; else give the seconds after which to try again."""
-        wanted = sorted({*lock._names} - hold.names - self.local)
+    def take_names(self, names: set[str], hold: _Hold) -> float:
+        """Take locks in the store; give the seconds after which to try again if others have them."""
+        wanted = sorted(names - hold.names)
         if not wanted:
-            return None
+            return 0.0
         with self.turn():
-            held, number = sorted(hold.names), next(self.numbers)
-            asked = (self.position, wanted, hold.token, LEASE, held, number)
-            answer = self.ask(self.engine.acquire, *asked)
+            asked = (self.position, wanted, hold.token, LEASE, sorted(hold.names))
+            answer = self.ask(self.engine.acquire, *asked, next(self.numbers))
             if answer.status == "ok":
                 hold.names.update(wanted)
             self.take(answer.news)
             self.show(wanted)
-        if answer.status == "ok":
-            return None
-        if answer.status == "held":
-            return float(answer.detail)
-        raise _lost(answer)
-
-    def wait_for_bell(self, rings: int, seconds: float) -> None:
-        with self.bell:
-            if self.rings == rings:
-                self.bell.wait(seconds)
+        if answer.status not in ("ok", "held"):
+            raise _lost(answer)
+        return float(answer.detail or 0)
 
     # Changes.
-    def pickled(self, key: str, value: Any) -> bytes | None:
-        """Give a value as it travels, unsigned; TypeError and ValueError if it cannot (P8)."""
-        data = None if value is _MISSING else _pickled(key, value)
-        largest = self.engine.largest
-        if data is not None and len(data) > largest - _SEAL:
-            message = f"is too large for the store ({len(data)} bytes of {largest})"
-            raise ValueError(f'server_state["{key}"] {message}: keep a path or an id here instead.')
-        return data
+    def sealed(self, key: str, value: Any) -> bytes | None:
+        """Give a value as it travels; TypeError and ValueError if it cannot (P8)."""
+        if value is _MISSING:
+            return None
+        data = _pickled(key, value)
+        if len(data) > self.engine.largest:
+            hint = f"the store takes {self.engine.largest:,}; keep it in a file, or in parts"
+            raise ValueError(f'server_state["{key}"] has {len(data):,} bytes: {hint}.')
+        return _sealed(self.settings, key, data)
 
     def write(self, new: Mapping[str, Any], only_new: bool = False) -> Any:
         """Commit an assignment or a removal, then make it; under a lock, its release commits."""
         shared = {key: value for key, value in new.items() if key not in self.local}
-        pickled = {key: self.pickled(key, value) for key, value in shared.items()}
         if not shared:
             return _home._assign(new, only_new)
         transaction = _home._local.transaction
-        hold = self.hold(transaction) if transaction.depth > 0 else None
-        is_told = _home._quiet.get() is None
+        is_open = transaction.depth > 0
+        hold = self.hold(transaction) if is_open else _Hold()
+        flags = _Flags(_home._quiet.get() is None, 0, _home._change_here("")[0].depth)
         is_decided = only_new or list(new.values()) == [_MISSING]  # by what the key has
-        kind = "guarded" if is_decided else "set"
-        flags = _Flags(is_told, 0, _home._change_here("")[0].depth).text()
-        changes = {key: Change(kind, data, flags) for key, data in pickled.items()}
         before = _MISSING
-        written = None
-        with self.turn(needs_store=hold is None):
-            while written is None:
+        if is_open:
+            for key, value in shared.items():
+                self.sealed(key, value)
+        with self.turn(needs_store=not is_open):
+            while True:
                 if is_decided:
                     (key,) = new
                     before = self.value(key, hold)
-                    is_missing = before is _MISSING
-                    if only_new and not is_missing and self.is_shown(key):
-                        return _home._assign(new, only_new)  # which notes who has it in hand
-                    if not is_missing if only_new else (hold and is_missing):
+                    if only_new and before is not _MISSING:
+                        # `_assign` notes who has it in hand.
+                        return _home._assign(new, only_new) if self.is_shown(key) else before
+                    if is_open and before is _MISSING and not only_new:
                         return before
-                # Others may have been faster: then we know now what they did.
-                with suppress(LockLostError):
-                    written = self.send(changes) if hold is None else []
-            given = _home._assign(new)
-            for key in written:
-                self.mark_written(key)
-            if hold is not None:
                 for key, value in shared.items():
-                    self.keep(hold, key, value, is_told, is_decided)
-                    self.shown[key] = b""
-                    self.refused.pop(key, None)
-        return before if is_decided else given
+                    self.keep(hold, key, _Mine(value, flags, is_decided))
+                if is_open:
+                    break
+                with suppress(LockLostError):
+                    self.send(hold)
+                    break
+                hold = _Hold()  # others were faster, and we know now what they did
+            given = _home._assign(new)
+            if not is_open:
+                self.mark_written(hold)
+            else:
+                self.shown.update(dict.fromkeys(shared, b""))
+            return before if is_decided else given
 
-    def value(self, key: str, hold: _Hold | None) -> Any:
+    def value(self, key: str, hold: _Hold) -> Any:
         """Give what a transaction has assigned to a key, else what the store has.
 
         ValueError if that cannot be read.
         """
-        if hold is not None and key in hold.mine:
+        if key in hold.mine:
             return hold.mine[key].value
         self.found(key)
         self.show()
         return _home._entry(key).value if self.is_shown(key) else self.opened(key)
 
-    def keep(self, hold: _Hold, key: str, value: Any, is_told: bool, is_guarded: bool) -> None:
+    def keep(self, hold: _Hold, key: str, mine: _Mine) -> None:
         """Note what a transaction is to commit."""
-        before = hold.mine.get(key)
-        if before is not None:
-            is_told = is_told or before.is_told
-            is_guarded = is_guarded or before.is_guarded
-        hold.mine[key] = _Mine(value, is_told, is_guarded)
+        before = hold.mine.get(key, mine)
+        flags = mine.flags.after(before.flags)
+        is_guarded = mine.is_guarded or before.is_guarded
+        hold.mine[key] = mine._replace(flags=flags, is_guarded=is_guarded)
         self.pending.setdefault(key, _Flags())
+        self.refused.pop(key, None)
 
-    def send(self, changes: dict[str, Change], hold: _Hold | None = None) -> list[str]:
-        """Commit changes of pickled values, and take over what others changed.
-
-        Give the keys that have now what was sent, and not yet anything newer.
-        """
-        sealed = {}
-        for key, change in changes.items():
-            data = change.data
-            if data is not None:
-                data = _sealed(self.settings, key, data)
-            sealed[key] = change._replace(data=data)
-        token, names = (hold.token, sorted(hold.names)) if hold else ("", [])
-        asked = (self.position, token, names, sealed, next(self.numbers))
+    def send(self, hold: _Hold, forced: Iterable[Any] = ()) -> None:
+        """Commit what is to be committed, and free the locks; take over what others changed."""
+        flags = _Flags(1, 1, _home._change_here("")[0].depth).text()
+        keys = {entry.key for entry in forced} - self.local - {None}
+        changes = {key: Change("force", None, flags) for key in keys}
+        for key, mine in hold.mine.items():
+            kind = "guarded" if mine.is_guarded else "set"
+            data = mine.data or self.sealed(key, mine.value)
+            hold.mine[key] = mine._replace(data=data)
+            changes[key] = Change(kind, data, mine.flags.text())
+        if not changes and not hold.names:
+            return
+        asked = (self.position, hold.token, sorted(hold.names), changes, next(self.numbers))
         answer = self.ask(self.engine.commit, *asked)
         self.take(answer.news)
-        if answer.status not in ("ok", "done"):
-            raise _lost(answer)
-        is_latest = answer.status == "ok" and not answer.news.is_all  # else the news have it
-        if is_latest:
+        if answer.status == "ok":
             self.position = answer.position
-        written = []
-        for key, change in sealed.items():
-            if change.kind != "force":
-                if is_latest:
-                    self.note(key, change.data, hold)
-                if self.committed.get(key) == change.data:
-                    written.append(key)
-        return written
+            for key, mine in hold.mine.items():
+                self.note(key, mine.data, hold)
+        elif answer.status != "done":  # else the news have it
+            raise _lost(answer)
 
     def commit(self, transaction: Any) -> None:
         """Commit all that was changed under locks as one, and let go of them in the store.
@@ -744,33 +707,31 @@ class _Store(_home._Alone):  # type: ignore[misc]
         hold = self.hold(transaction)
         try:
             self.find_changed(transaction, hold)
-            changes = self.changes(transaction, hold)
-            if changes or hold.names:
-                with self.turn():
-                    self.check(hold)
-                    written = self.send(changes, hold)
-                    self.holds.pop(transaction)
-                    for key in written:
-                        self.pending.setdefault(key, _Flags())
-                        if _home._entry(key).value is hold.mine[key].value:
-                            self.mark_written(key)
+            with self.turn():
+                self.check(hold)
+                self.send(hold, transaction.changed)
+                del self.holds[transaction]
+                self.mark_written(hold)
         except Exception as error:
+            mine, hold.mine = hold.mine, {}
             with self.turn(needs_store=False):
                 self.holds.pop(transaction, None)
-                self.put_back(hold.mine)
+                self.put_back(mine)
             with suppress(ConnectionError), self.turn():  # else the leases end by themselves
-                self.send({}, hold)
-            if hold.mine or not isinstance(error, ConnectionError):
+                self.send(hold)
+            if mine or not isinstance(error, ConnectionError):
                 raise
         finally:
-            self.holds.pop(transaction, None)
             self.ring()
         super().commit(transaction)
 
     def find_changed(self, transaction: Any, hold: _Hold) -> None:
-        """Find what a transaction has changed in place, but what another one here has in hand."""
-        quiet = _home._quiet.get()
-        for entry in {*transaction.handed, *(quiet.handed if quiet else ())}:
+        """Find what a transaction has changed in place."""
+        how, run = _home._change_here("")
+        in_place = run.cause.in_place + 1 if run else 0
+        is_told = _home._quiet.get() is None and in_place <= _home._IN_PLACE_CHAIN
+        flags = _Flags(is_told, 0, how.depth, in_place)
+        for entry in transaction.handed:
             key, value = entry.key, entry.value
             if key in hold.mine or key in self.local or value is _MISSING:
                 continue
@@ -778,11 +739,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 continue
             data: bytes | None = b""
             try:
-                data = self.pickled(key, value)
+                data = self.sealed(key, value)
             except (TypeError, ValueError) as error:
                 hold.error = error
             if self.is_changed(entry, data):
-                hold.mine[key] = _Mine(value, quiet is None, key not in hold.names, data)
+                hold.mine[key] = _Mine(value, flags, key not in hold.names, data)
 
     def is_left_to_others(self, entry: Any, mine: Any) -> bool:
         """Whether another transaction here may be changing a value: the end of the last commits it.
@@ -791,41 +752,19 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """
         is_guarded = mine.guards(entry)
         for other, hold in self.open():
-            if other is not mine and other.guards(entry):
+            is_in_hand = not is_guarded and (entry in other.handed or entry.key in hold.mine)
+            if other is not mine and (is_in_hand or other.guards(entry)):
                 return True
-            if other is not mine and not is_guarded:
-                if entry in other.handed or entry.key in hold.mine:
-                    return True
         return False
 
     def is_changed(self, entry: Any, data: bytes | None) -> bool:
         """Whether a shown object is not any more what it was read from, or written as."""
-        if self.shown.get(entry.key, b"")[_SEAL:] == data:
+        if data == self.shown.get(entry.key):
             return False
         if entry.key in self.own:
             return True
         # Another process may have written the same in other bytes.
         return bool(_home._fingerprint(entry.value).content != entry.fingerprint.content)
-
-    def changes(self, transaction: Any, hold: _Hold) -> dict[str, Change]:
-        """Give what a transaction has to commit, as pickled."""
-        how, run = _home._change_here("")
-        in_place = run.cause.in_place + 1 if run else 0
-        changes = {}
-        for key, mine in hold.mine.items():
-            data = mine.data
-            flags = _Flags(mine.is_told, 0, how.depth)
-            if data is None:
-                data = self.pickled(key, mine.value)
-            else:
-                is_told = mine.is_told and in_place <= _home._IN_PLACE_CHAIN
-                flags = _Flags(is_told, 0, how.depth, in_place)
-            kind = "guarded" if mine.is_guarded else "set"
-            changes[key] = Change(kind, data, flags.text())
-        for entry in transaction.changed:
-            if entry.key is not None and entry.key not in {*changes, *self.local}:
-                changes[entry.key] = Change("force", None, _Flags(1, 1, how.depth).text())
-        return changes
 
     def check(self, hold: _Hold) -> None:
         """LockLostError if others have changed what this transaction changed without its lock."""
@@ -838,53 +777,39 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if mine.data is not None and mine.is_guarded and not self.is_shown(key):
                 raise _conflict(key)
 
-    def put_back(self, keys: Iterable[str]) -> None:
-        """Have keys show again what the store has: the objects that they have are not as good."""
-        for key in keys:
-            self.shown[key] = b""
-            self.pending[key] = _Flags(is_forced=1)
-
     def offer(self, entry: Any, value: Any, change: Any, is_told: bool) -> bool:
         """Commit a change in place that no lock guarded; False if it was dropped (P4)."""
         key = entry.key
         transaction = _home._local.transaction
         if key in self.local or self.is_left_to_others(entry, transaction):
             return True
-        if transaction.depth > 0:  # its end commits it
-            hold = self.hold(transaction)
-            with self.turn(needs_store=False):
-                self.keep(hold, key, value, is_told, key not in hold.names)
-            return True
-        flags = _Flags(is_told, 0, change.depth, change.in_place).text()
-        reason: object = "it was assigned meanwhile"
+        is_open = transaction.depth > 0
+        hold = self.hold(transaction) if is_open else _Hold()
+        flags = _Flags(is_told, 0, change.depth, change.in_place)
         with self.turn(needs_store=False):
-            if entry.value is value:
-                try:
-                    self.offer_value(entry, Change("guarded", self.pickled(key, value), flags))
-                    return True
-                except (ConnectionError, LockLostError, TypeError, ValueError) as error:
-                    reason = error
-                    self.put_back([key])
-        message = 'A change in place of server_state["%s"] was dropped: %s. Take its lock for that.'
-        _logger.warning(message, key, reason)
-        return False
-
-    def offer_value(self, entry: Any, change: Change) -> None:
-        key = entry.key
-        if self.shown.get(key, b"")[_SEAL:] == change.data:
-            return  # a release was faster
-        if not self.is_shown(key):
-            raise _conflict(key)
-        with self.turn():
-            for key in self.send({key: change}):
-                self.mark_written(key)
+            self.keep(hold, key, _Mine(value, flags, key not in hold.names))
+            if is_open:  # its end commits it
+                return True
+            try:
+                if self.sealed(key, value) == self.shown.get(key):
+                    return True  # a release was faster
+                if entry.value is not value or not self.is_shown(key):
+                    raise _conflict(key)
+                with self.turn():
+                    self.send(hold)
+                    self.mark_written(hold)
+                return True
+            except (ConnectionError, LockLostError, TypeError, ValueError) as error:
+                self.put_back([key])
+                message = 'A change in place of server_state["%s"] was dropped: %s'
+                _logger.warning(message, key, error)
+                return False
 
     def force(self, entry: Any) -> None:
         """Have readers in all processes rerun; under a lock, its release does it."""
-        if _home._local.transaction.depth == 0 and entry.key not in self.local:
-            flags = _Flags(1, 1, _home._change_here("")[0].depth)
+        if _home._local.transaction.depth == 0:
             with self.turn():
-                self.send({entry.key: Change("force", None, flags.text())})
+                self.send(_Hold(), [entry])
 
 
 def _conflict(key: str) -> LockLostError:
@@ -901,13 +826,21 @@ def _lost(answer: Answer) -> Exception:
     return ConnectionError("The store of server_state has had a later request: try again.")
 
 
-# --- Streamlit and the module ---
-def _sessions_without_run() -> list[Any]:
-    """Give the sessions that never ran here."""
+# --- Streamlit ---
+def _run_lost_tabs(before: Collection[Any]) -> Collection[Any]:
+    """Run the page of tabs whose process has died: their browsers ask for no run here.
+
+    Give those that have never run; only those run that were given `before`.
+    """
     runtime: Any = sys.modules["streamlit.runtime"]
-    infos = runtime.get_instance()._session_mgr.list_active_sessions()
-    sessions = [info.session for info in infos]
-    return [s for s in sessions if s._scriptrunner is None and s._client_state.ByteSize() == 0]
+    found: weakref.WeakSet[Any] = weakref.WeakSet()
+    for info in runtime.get_instance()._session_mgr.list_active_sessions():
+        app = info.session
+        if app._scriptrunner is None and app._client_state.ByteSize() == 0:
+            found.add(app)
+            if app in before:
+                app._event_loop.call_soon_threadsafe(_run_page, app)
+    return found
 
 
 def _run_page(app: Any) -> None:
@@ -916,8 +849,5 @@ def _run_page(app: Any) -> None:
         _home._request_rerun(app, None)
 
 
-def _engine(where: Any) -> Any:
-    import engines_draft
-
-    is_path = not hasattr(where, "connection_pool") and "://" not in str(where)
-    return engines_draft._SQLite if is_path else engines_draft._Redis
+from engines_draft import _Redis as Redis  # noqa: E402
+from engines_draft import _SQLite as SQLite  # noqa: E402

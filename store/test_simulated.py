@@ -49,7 +49,7 @@ NEW = """    transaction = _local.transaction
 SERVER_STATE = compile(MODULE.replace(OLD, NEW), "server_state.py", "exec")  # until the module has it
 STORE = compile((HERE / "server_state_store.py").read_text(), "server_state_store.py", "exec")
 PATIENCE = 1.5  # seconds until a request that is not answered fails
-WATCH = 0.25  # seconds between looks of the one who interrupts a request
+WATCH = 0.5  # seconds between looks of the one who interrupts a request
 GIVE_UP = 5.0  # seconds after which a call gives up
 
 
@@ -153,19 +153,17 @@ class Lock:
         self.release()
 
 
-class Condition(Lock):
-    rings = 0
+class Event:
+    """One that simulated threads wait for."""
 
-    def notify_all(self) -> None:
-        self.rings += 1
+    def __init__(self, world: World) -> None:
+        self.world, self.is_set = world, False
 
-    def wait(self, timeout: float | None = None) -> None:
-        rings = self.rings
-        depth, self.owner, self.depth = self.depth, None, 0
-        until = None if timeout is None else self.world.now + timeout
-        self.world.pause(lambda: self.rings != rings, until)
-        self.acquire()
-        self.depth = depth
+    def set(self) -> None:
+        self.is_set = True
+
+    def wait(self, timeout: float) -> None:
+        self.world.pause(lambda: self.is_set, self.world.now + timeout)
 
 
 class Local:
@@ -221,7 +219,7 @@ class Process:
         module.time = types.SimpleNamespace(monotonic=lambda: world.now, process_time=lambda: 0.0, sleep=world.sleep)
         module.threading = types.SimpleNamespace(
             RLock=lambda: Lock(world),
-            Condition=lambda: Condition(world),
+            Event=lambda: Event(world),
             get_ident=lambda: id(world.current),
             current_thread=lambda: world.current,
             Thread=lambda **what: types.SimpleNamespace(start=lambda: None),
@@ -241,7 +239,7 @@ class Process:
         return self.home._store
 
     def connect(self) -> None:
-        self.file._engine = lambda where: Wire
+        self.file.SQLite = Wire
         self.wire = None
         try:
             self.file.connect(self, name="app", local={"local"})
@@ -271,9 +269,7 @@ class Process:
             store.ring()
 
     def renew(self) -> None:
-        while True:
-            self.world.sleep(3.0)
-            self.store.renew_once()
+        self.store.renew()
 
     def inspect(self) -> None:
         wake = self.home._inspector.wake
@@ -333,9 +329,8 @@ class Wire:
 
     def give_up(self) -> None:
         """Wait for an answer in vain, or until we are interrupted."""
-        limit = self.owner.store.limit
-        left = PATIENCE if limit is None else max(0.0, limit - self.world.now) + WATCH
-        self.world.sleep(min(PATIENCE, left))
+        left = max(0.0, self.owner.store.limit - self.world.now)
+        self.world.sleep(min(PATIENCE, left + WATCH))
 
 
 # --- The world ---
