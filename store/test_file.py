@@ -278,17 +278,16 @@ class Busy(FileCase):
             self.wait_until_it_works(process, "put", "x", 3)
         self.assertTrue(two.do("take_within", LEASE + SLACK, "log"))
 
-    def test_P6_another_program_writes_for_a_second(self) -> None:
+    def test_P6_another_program_writes_for_two_seconds(self) -> None:
         """That is waited out."""
         one, two = self.processes(2)
         one.do("put", "n", 0)
-        for _ in range(3):
-            with self.locked():
-                work = [process.begin("increment", "n", 1) for process in (one, two)]
-                time.sleep(1)
-            for future in work:
-                future.result(DEADLINE)
-        self.assertEqual(self.wait_until_equal([one, two]), {"n": 6})
+        with self.locked():
+            work = [process.begin("increment", "n", 1) for process in (one, two)]
+            time.sleep(2)
+        for future in work:
+            future.result(DEADLINE)
+        self.assertEqual(self.wait_until_equal([one, two]), {"n": 2})
 
     def test_P6_many_threads_wait_no_longer_than_one(self) -> None:
         (one,) = self.processes(1)

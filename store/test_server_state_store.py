@@ -30,7 +30,6 @@ from real_parts import CLIENT, DEADLINE, ROOT, File, Process, Proxy, Store, free
 
 sys.path.insert(0, str(ROOT))
 import engines_draft
-import engines_draft
 from server_state_store import LEASE, LockLostError
 from travelling import Bomb, Message
 
