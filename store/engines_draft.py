@@ -284,7 +284,7 @@ class _SQLite:
             time.sleep(_TICK)
 
     def interrupt(self) -> None:
-        with suppress(AttributeError):  # there is none while it is opened
+        with suppress(AttributeError, sqlite3.Error):  # there is none, or one that is closed
             self._connection.interrupt()
 
     def close(self) -> None:

@@ -488,10 +488,12 @@ class SQLite(Suite, unittest.TestCase):
         return _SQLite(self.path, name, process)
 
     def test_one_place_however_it_is_written(self) -> None:
-        here = os.path.relpath(self.path)
-        link = self.path.with_name("link")
-        link.symlink_to(self.path)
-        self.assertEqual({_SQLite.place(where) for where in (self.path, str(self.path), here, link)}, {str(self.path)})
+        ways: list[Any] = [self.path, str(self.path)]
+        if sys.platform != "win32":  # where links need a right, and a path may be on another drive
+            link = self.path.with_name("link")
+            link.symlink_to(self.path)
+            ways += [link, os.path.relpath(self.path)]
+        self.assertEqual({_SQLite.place(where) for where in ways}, {str(self.path)})
 
 
 class OnServer(Suite):

@@ -149,13 +149,13 @@ class Readme(RestartCase):
         blocks = [block.removeprefix("python\n") for block in text.split("```")[1::2] if block.startswith("python\n")]
         server = self.serve(blocks[0], STORE)
         (one,) = self.tabs(server, 1)
-        for _ in range(2):
+        for count in (1, 2):
             one.click("+1")
-        wait_for("the count", lambda: "2" in one.text())
+            one.wait_for_text(str(count))
         self.kill(server)
         self.start(server)
         (two,) = self.tabs(server, 1)
-        wait_for("the count", lambda: "2" in two.text())
+        two.wait_for_text("2")
         asgi = next(block for block in blocks if "lifespan" in block)
         self.assertEqual(asgi.split("import st", 1)[-1].split(), ASGI.split("import st", 1)[-1].split())
 

@@ -1087,6 +1087,15 @@ class ConnectingToAServer(Case):
                     process.do("join_with_a_client", self.store.url, self.name, "secret", client, options)
         wait_for("the sum", lambda: one.do("get", "n", 0) % 6 == 0)
 
+    def test_connect_where_a_name_is_taken(self) -> None:
+        self.store.client.set(self.store.key(self.name, "values"), "another program's")
+        process = Process(None)
+        self.addCleanup(process.close)
+        with self.assertRaisesRegex((ConnectionError, RuntimeError), f"{self.name}}}:values.*another program"):
+            process.do("join", self.store.url, self.name, "secret")
+        process.do("join", self.store.url, self.name + " 2", "secret")
+        process.do("put", "x", 1)
+
     def test_connect_with_a_password(self) -> None:
         self.store.client.config_set("requirepass", "open sesame")
         try:
