@@ -239,8 +239,27 @@ class _SQLite:
     ) -> Answer:
         with self._request():
             news = self._news(position)
-            status, detail = self._take(names, token, lease, held, number)
-            return Answer(status, detail, news.position, news)
+            seen = self._seen()
+            if number < seen:
+                return _answer(news, "old")
+            self._note(number)
+            lost = self._lost(held, token)
+            if number == seen:
+                is_held = bool(lost or self._lost(names, token))
+                return _answer(news, "held", 0.0) if is_held else _answer(news, "ok")
+            if lost:
+                return _answer(news, "lost", lost[0])
+            waits = [0.0]
+            for name in names:
+                rows = self._run(_OTHERS, name=name, token=token, has_more=bool(held))
+                waits += [seconds for (seconds,) in rows]
+            is_free = max(waits) == 0
+            for name in names:
+                self._run(_TAKE if is_free else _LINE_UP, name=name, token=token, seconds=lease)
+            if not is_free:
+                return _answer(news, "held", max(waits))
+            self._run(_LEAVE_LINE, token=token)
+            return _answer(news, "ok")
 
     def commit(
         self,
@@ -253,13 +272,20 @@ class _SQLite:
         _check_sizes(changes, self.largest)
         with self._request():
             news = self._news(position)
-            status, detail = self._refusal(news, token, locks, changes, number)
-            if status:
-                return Answer(status, detail, news.position, news)
+            seen = self._seen()
+            if number <= seen:
+                return _answer(news, "done" if number == seen else "old")
+            lost = self._lost(locks, token)
+            if lost and changes:
+                return _answer(news, "lost", lost[0])
+            for key, change in changes.items():
+                if change.kind == "guarded" and (news.is_all or key in news.values):
+                    return _answer(news, "conflict", key)
             self._note(number)
             for name in locks:
                 self._run(_FREE, name=name, token=token)
-            return Answer("ok", "", self._change(news.position, changes, number), news)
+            end = self._change(news.position, changes, number)
+            return Answer("ok", "", end, news)
 
     def renew(self, names: _Names, token: str, lease: float) -> None:
         with self._request():
@@ -319,56 +345,6 @@ class _SQLite:
     def _lost(self, names: _Names, token: str) -> list[str]:
         return [name for name in names if not self._run(_IS_OURS, name=name, token=token)]
 
-    def _take(
-        self,
-        names: _Names,
-        token: str,
-        lease: float,
-        held: _Names,
-        number: int,
-    ) -> tuple[str, str | float]:
-        seen = self._seen()
-        if number < seen:
-            return "old", ""
-        self._note(number)
-        lost = self._lost(held, token)
-        if number == seen:
-            return ("held", 0.0) if lost or self._lost(names, token) else ("ok", "")
-        if lost:
-            return "lost", lost[0]
-        waits = [0.0]
-        for name in names:
-            rows = self._run(_OTHERS, name=name, token=token, has_more=bool(held))
-            waits += [seconds for (seconds,) in rows]
-        for name in names:
-            if max(waits) > 0:
-                self._run(_LINE_UP, name=name, token=token)
-            else:
-                self._run(_TAKE, name=name, token=token, seconds=lease)
-        if max(waits) > 0:
-            return "held", max(waits)
-        self._run(_LEAVE_LINE, token=token)
-        return "ok", ""
-
-    def _refusal(
-        self,
-        news: News,
-        token: str,
-        locks: _Names,
-        changes: dict[str, Change],
-        number: int,
-    ) -> tuple[str, str]:
-        seen = self._seen()
-        if number <= seen:
-            return ("done" if number == seen else "old"), ""
-        lost = self._lost(locks, token)
-        if lost and changes:
-            return "lost", lost[0]
-        for key, change in changes.items():
-            if change.kind == "guarded" and (news.is_all or key in news.values):
-                return "conflict", key
-        return "", ""
-
     def _change(self, position: bytes, changes: dict[str, Change], number: int) -> bytes:
         """Make changes, and give the position after them."""
         entry = _number(position)
@@ -385,6 +361,10 @@ class _SQLite:
         if entry % 64 < len(changes):  # now and then
             self._run("DELETE FROM log WHERE app = :app AND number <= :old", old=entry - LOG_LENGTH)
         return position
+
+
+def _answer(news: News, status: str, detail: str | float = "") -> Answer:
+    return Answer(status, detail, news.position, news)
 
 
 def _first(rows: list[Any], default: Any = None) -> Any:
