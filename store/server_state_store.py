@@ -105,7 +105,7 @@ def connect(
             _home._store = alone
             if not isinstance(error, OSError):
                 raise
-            hint = "is it there, and is the address right?"
+            hint = "is it running, and is the address right?"
             message = f"connect() cannot reach the store ({error}): {hint}"
             raise ConnectionError(message) from error
         for work in (store.listen, store.renew, store.watch):
@@ -452,35 +452,43 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def is_shown(self, key: str) -> bool:
         return self.shown.get(key) == self.committed.get(key)
 
-    def is_kept(self, key: str, fresh: Collection[str]) -> bool:
-        """Whether a transaction here has a key, so that news of it wait for its end.
+    def kept(self, key: str, fresh: Collection[str]) -> list[Any] | None:
+        """Give what transactions here have assigned to a key. None: it is to show what the store has.
 
         Who has the key's own lock decides. It has assigned it, or may be changing it in place: not
-        if the lock is `fresh`. Else whoever has assigned it.
+        if the lock is `fresh`. Else all that have assigned it.
         """
-        entry = _home._entry(key)
+        mine = []
         for transaction, hold in self.open():
+            values = [hold.mine[key].value] if key in hold.mine else []
             if key in hold.names:
-                is_in_hand = key not in fresh and entry in transaction.handed
-                return is_in_hand or key in hold.mine
-        return any(key in hold.mine for _, hold in self.open())
+                is_in_hand = key not in fresh and _home._entry(key) in transaction.handed
+                return values if values or is_in_hand else None
+            mine += values
+        return mine or None
 
     def show(self, fresh: Collection[str] = ()) -> None:
         """Have all keys show what the store has, but for those that a transaction here has."""
-        keys = [key for key in self.pending if not self.is_kept(key, fresh)]
-        if not keys:
+        flags, new = {}, {}
+        for key in list(self.pending):
+            entry = _home._entry(key)
+            mine = self.kept(key, fresh)
+            if mine is None:
+                flags[entry] = self.pending.pop(key)
+                if not self.is_shown(key):
+                    new[key] = self.opened(key)
+                    self.own.discard(key)
+                    self.mark_shown(key)
+            elif mine and self.shown.get(key) == b"" and not any(entry.value is one for one in mine):
+                new[key] = mine[-1]  # and another's was dropped
+        if not flags and not new:
             return
-        flags = {_home._entry(key): self.pending.pop(key) for key in keys}
-        new = {key: self.opened(key) for key in keys if not self.is_shown(key)}
         for transaction, hold in self.open():
-            for entry in flags.keys() & transaction.handed:
+            for entry in list(transaction.handed):
                 if entry.key in new and entry.key not in hold.mine:
                     hold.replaced.append((entry.key, entry.value, entry.fingerprint))
-        for key in new:
-            self.own.discard(key)
-            self.mark_shown(key)
         fingerprints = {key: _home._fingerprint(value) for key, value in new.items()}
-        of_all = _Flags(*map(max, zip(*flags.values(), strict=True)))
+        of_all = _Flags(*map(max, zip(_Flags(0), *flags.values(), strict=True)))
         flags[_home._key_set] = of_all._replace(is_forced=0)
         with _home._master:
             replaced, changed = _home._replace(new, fingerprints)
@@ -600,11 +608,16 @@ class _Store(_home._Alone):  # type: ignore[misc]
             asked = (self.position, wanted, hold.token, LEASE, sorted(hold.names))
             answer = self.ask(self.engine.acquire, *asked, next(self.numbers))
             if answer.status == "ok":
+                for _, other in self.open():  # whose lease has run out
+                    if not other.names.isdisjoint(wanted):
+                        other.names.difference_update(wanted)
+                        other.error = _lost("lost", ", ".join(wanted))
+                        self.put_back(wanted)
                 hold.names.update(wanted)
             self.take(answer.news)
             self.show(wanted)
         if answer.status not in ("ok", "held"):
-            raise _lost(answer)
+            raise _lost(answer.status, answer.detail)
         return float(answer.detail or 0)
 
     # Changes.
@@ -627,7 +640,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         is_open = transaction.depth > 0
         hold = self.hold(transaction) if is_open else _Hold()
         flags = _Flags(_home._quiet.get() is None, 0, _home._change_here("")[0].depth)
-        is_decided = only_new or list(new.values()) == [_MISSING]  # by what the key has
+        is_removal = [value is _MISSING for value in new.values()] == [True]
+        is_decided = only_new or is_removal  # by what the key has
         before = _MISSING
         if is_open:
             for key, value in shared.items():
@@ -640,7 +654,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     if only_new and before is not _MISSING:
                         # `_assign` notes who has it in hand.
                         return _home._assign(new, only_new) if self.is_shown(key) else before
-                    if is_open and before is _MISSING and not only_new:
+                    if is_open and is_removal and before is _MISSING:
                         return before
                 for key, value in shared.items():
                     self.keep(hold, key, _Mine(value, flags, is_decided))
@@ -697,7 +711,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             for key, mine in hold.mine.items():
                 self.note(key, mine.data, hold)
         elif answer.status != "done":  # else the news have it
-            raise _lost(answer)
+            raise _lost(answer.status, answer.detail)
 
     def commit(self, transaction: Any) -> None:
         """Commit all that was changed under locks as one, and let go of them in the store.
@@ -735,7 +749,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             key, value = entry.key, entry.value
             if key in hold.mine or key in self.local or value is _MISSING:
                 continue
-            if self.is_left_to_others(entry, transaction):
+            if self.is_left_to_others(entry, hold):
                 continue
             data: bytes | None = b""
             try:
@@ -745,15 +759,15 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if self.is_changed(entry, data):
                 hold.mine[key] = _Mine(value, flags, key not in hold.names, data)
 
-    def is_left_to_others(self, entry: Any, mine: Any) -> bool:
+    def is_left_to_others(self, entry: Any, mine: _Hold) -> bool:
         """Whether another transaction here may be changing a value: the end of the last commits it.
 
         But who has the value's own lock does not wait for those who have not.
         """
-        is_guarded = mine.guards(entry)
-        for other, hold in self.open():
-            is_in_hand = not is_guarded and (entry in other.handed or entry.key in hold.mine)
-            if other is not mine and (is_in_hand or other.guards(entry)):
+        key = entry.key
+        for transaction, hold in self.open():
+            is_in_hand = key not in mine.names and (entry in transaction.handed or key in hold.mine)
+            if hold is not mine and (is_in_hand or key in hold.names):
                 return True
         return False
 
@@ -781,10 +795,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """Commit a change in place that no lock guarded; False if it was dropped (P4)."""
         key = entry.key
         transaction = _home._local.transaction
-        if key in self.local or self.is_left_to_others(entry, transaction):
-            return True
         is_open = transaction.depth > 0
         hold = self.hold(transaction) if is_open else _Hold()
+        if key in self.local or self.is_left_to_others(entry, hold):
+            return True
         flags = _Flags(is_told, 0, change.depth, change.in_place)
         with self.turn(needs_store=False):
             self.keep(hold, key, _Mine(value, flags, key not in hold.names))
@@ -817,12 +831,12 @@ def _conflict(key: str) -> LockLostError:
     return LockLostError(f'server_state["{key}"] was changed elsewhere meanwhile: {hint}.')
 
 
-def _lost(answer: Answer) -> Exception:
-    if answer.status == "conflict":
-        return _conflict(str(answer.detail))
-    if answer.status == "lost":
+def _lost(status: str, detail: Any) -> Exception:
+    if status == "conflict":
+        return _conflict(detail)
+    if status == "lost":
         hint = "all that was changed under it is dropped; hold it for less long"
-        return LockLostError(f'The lock "{answer.detail}" ran out while it was held: {hint}.')
+        return LockLostError(f'The lock "{detail}" ran out while it was held: {hint}.')
     return ConnectionError("The store of server_state has had a later request: try again.")
 
 

@@ -603,7 +603,7 @@ class Simulation:
         except (ConnectionError, process.file.LockLostError) as error:
             process.seen.clear()
             process.failures += 1
-            is_lock_free = kind in ("write", "update", "once", "job", "take", "pair", "delete", "force")
+            is_lock_free = kind in ("write", "update", "once", "pair", "delete", "force")
             if isinstance(error, ConnectionError) and is_lock_free and still == process.stills:
                 took = self.world.now - begun
                 if took > GIVE_UP:
