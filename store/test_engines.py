@@ -487,6 +487,23 @@ class SQLite(Suite, unittest.TestCase):
     def new_engine(self, name: str, process: str) -> Any:
         return _SQLite(self.path, name, process)
 
+    def test_a_commit_that_is_interrupted_leaves_nothing(self) -> None:
+        class Interrupted(dict[str, Change]):
+            times = 0
+
+            def items(self) -> Any:
+                self.times += 1
+                yield from list(super().items())[:1]
+                if self.times > 2:  # when they are made, not when they are looked at
+                    raise KeyboardInterrupt
+
+        position = self.one.since(b"").position
+        with self.assertRaises(KeyboardInterrupt):
+            self.one.commit(position, "", [], Interrupted(x=put(b"1"), y=put(b"2")), self.number(self.one))
+        self.commit(self.two, {"z": put(b"3")})
+        self.commit(self.one, {"a": put(b"4")})
+        self.assertEqual(self.all(self.one), {"z": b"3", "a": b"4"})
+
     def test_one_place_however_it_is_written(self) -> None:
         ways: list[Any] = [self.path, str(self.path)]
         if sys.platform != "win32":  # where links need a right, and a path may be on another drive
