@@ -142,12 +142,11 @@ _SEAL = 32  # bytes before what was pickled
 
 
 def _named(module: str, name: str) -> Any:
-    """Give a class or function of the app's. Of its script, the latest, which each run makes anew.
+    """Give a class or function. Of the app's script it is the latest: each run makes them anew.
 
-    A script that has just begun has not yet made it: then that of an earlier run.
+    A run that has just begun has not yet made it: then it is that of an earlier run.
     """
-    if module != "__main__":
-        __import__(module)
+    __import__(module)
     found: Any = sys.modules[module]
     try:
         for part in name.split("."):
@@ -167,32 +166,40 @@ vars(_home).setdefault("_named", _named)
 vars(_home).setdefault("_named_before", {})
 
 
-class _ByName(pickle.Pickler):
+class _Pickler(pickle.Pickler):
     """Pickles classes and functions by name, without asking whether they are the very ones."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if not isinstance(obj, (type, types.FunctionType)):
+        is_named = issubclass(type(obj), (type, types.FunctionType)) and obj is not _home._named
+        if not is_named or "<" in obj.__qualname__:  # made by a function
             return NotImplemented
-        module, name = obj.__module__, obj.__qualname__
-        is_of_main = module == "__main__" and "<" not in name  # not made by a function
-        if is_of_main:
-            _home._named_before.setdefault((module, name), obj)
-        try:
-            is_it = _home._named(module, name) is obj
-        except (AttributeError, ImportError, KeyError):
-            return NotImplemented  # the error is pickle's
-        return (_home._named, (module, name)) if is_of_main or not is_it else NotImplemented
+        name = obj.__module__, obj.__qualname__
+        if obj.__module__ == "__main__":
+            _home._named_before.setdefault(name, obj)
+        return _home._named, name
+
+
+class _Unpickler(pickle.Unpickler):
+    """Notes what a value is made of, for the error if some of it has changed."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.names: list[str] = []
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == _home.__name__:
+            return self.find_class  # in place of `_named`, which it calls
+        self.names.append(f"{module}.{name}")
+        return _named(module, name)
 
 
 def _pickled(key: str, value: Any) -> bytes:
     """TypeError, which names the key and says what to do, for what cannot travel (P8)."""
+    with suppress(Exception):
+        return pickle.dumps(value, 5)
     try:
-        with suppress(Exception):
-            data = pickle.dumps(value, 5)
-            if b"__main__" not in data:
-                return data
         file = io.BytesIO()
-        _ByName(file, 5).dump(value)
+        _Pickler(file, 5).dump(value)
         return file.getvalue()
     except Exception as error:
         ways = (
@@ -201,26 +208,6 @@ def _pickled(key: str, value: Any) -> bytes:
         )
         message = f'server_state["{key}"] cannot be sent to other processes ({error}): {ways}.'
         raise TypeError(message) from error
-
-
-class _Unpickler(pickle.Unpickler):
-    """Notes what a value is made of, for the error if one of these has changed."""
-
-    def __init__(self, data: bytes) -> None:
-        file = io.BytesIO(data)
-        file.seek(_SEAL)
-        super().__init__(file)
-        self.names: list[str] = []
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == _home.__name__:
-            return self.find_class_by_name
-        self.names.append(f"{module}.{name}")
-        return super().find_class(module, name)
-
-    def find_class_by_name(self, module: str, name: str) -> Any:
-        self.names.append(f"{module}.{name}")
-        return _named(module, name)
 
 
 class _Flags(NamedTuple):
@@ -479,6 +466,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     new[key] = self.opened(key)
                     self.own.discard(key)
                     self.mark_shown(key)
+                    if key in self.refused:  # a run may be able to read it
+                        flags[entry] = flags[entry]._replace(is_forced=1)
             elif mine and self.shown.get(key) == b"" and not any(entry.value is one for one in mine):
                 new[key] = mine[-1]  # and another's was dropped
         if not flags and not new:
@@ -523,7 +512,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if not hmac.compare_digest(_sealed(self.settings, key, data[_SEAL:]), data):
             self.refused[key] = "it is not signed with this application's secret for this key"
         else:
-            reader = _Unpickler(data)
+            reader = _Unpickler(data[_SEAL:])
             try:
                 return reader.load()
             except BaseException as error:  # a module that it needs may even call sys.exit()
