@@ -600,7 +600,11 @@ class _Redis:
         while news.is_all:  # in pieces, and then what has changed meanwhile
             found: dict[str, bytes | None] = {}
             names = self._call(self._client.hkeys, self._keys[0])
+            said = time.monotonic()
             for first in range(0, len(names), PIECE):
+                if time.monotonic() > said + 1:
+                    said = time.monotonic()
+                    _logger.info("%d of %d values of the store are loaded.", first, len(names))
                 some = names[first : first + PIECE]
                 data = self._call(self._client.hmget, self._keys[0], some)
                 found.update(zip(map(_key, some), data, strict=True))

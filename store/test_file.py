@@ -476,16 +476,6 @@ class Manners(FileCase):
             one.do("join", "another.db", self.name, "secret")
         self.assertFalse((self.store.folder / "another.db").exists())
 
-    @unittest.skipUnless(hasattr(os, "fork"), "there is no fork")
-    def test_forked_children(self) -> None:
-        """A child has a copy, alone; and its own part in the state if it connects. Two children are two."""
-        one = self.process()
-        one.do("put", "n", 0)
-        self.assertEqual(one.do("count_in_children", str(self.path), self.name, "secret", "n", 2, 50), [0, 0])
-        one.do("increment", "n", 10)
-        self.assertEqual(self.wait_until_equal([one]), {"n": 110})
-        self.assert_whole()
-
     def test_two_versions_of_our_file(self) -> None:
         """One is a copy with another version in it, beside the first: they work together."""
         folder = self.store.folder / "newer"

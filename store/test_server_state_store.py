@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import unittest
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -353,6 +353,17 @@ class Locks(Case):
         self.assert_free(three, "long")
         self.assertEqual(self.wait_until_equal([one, three]), {"x": 1, "y": 1})
 
+    def test_P2_who_wants_two_locks_gets_them_beside_those_who_want_one(self) -> None:
+        one, two, three = self.processes(3)
+        work = [one.begin("take_again_and_again", 30.0, "a"), two.begin("take_again_and_again", 30.0, "b")]
+        for _ in range(2):
+            self.assertTrue(three.do("take_within", 15.0, "a", "b"), "it is never its turn")
+            three.do("release", "a", "b")
+        for process in (one, two):
+            process.do("stop_taking", thread="stops")
+        for future in work:
+            self.assertGreater(future.result(DEADLINE), 0)
+
     def test_P2_a_holder_that_dies_while_others_are_asking(self) -> None:
         """Killed anywhere in taking, holding and releasing: nothing is half-done, and others go on."""
         one, two = self.processes(2)
@@ -446,6 +457,19 @@ class WithoutLock(Case):
         given = [key for _, key, future in work if future.result(DEADLINE) is not None]
         self.assertEqual(sorted(given), sorted(keys))
         self.assertEqual(self.wait_until_equal(processes), {})
+
+    def test_P4_pop_where_much_has_happened_meanwhile(self) -> None:
+        """The process does not know any more what the store has: whoever takes the value out is given it."""
+        one, two = self.processes(2)
+        one.do("put", "ticket", "ticket")
+        self.wait_until_equal([one, two])
+        two.pause()
+        self.addCleanup(two.go_on)
+        one.do("put_many", "x", list(range(LOG * 2)))
+        work = [two.begin("pop", "ticket", None, thread=f"t{number}") for number in range(3)]
+        two.go_on()
+        self.assertEqual(sorted(str(future.result(DEADLINE)) for future in work), ["None", "None", "ticket"])
+        self.assertEqual(self.wait_until_equal([one, two]), {"x": LOG * 2 - 1})
 
     def test_P4_setdefault_gives_the_same_to_all(self) -> None:
         processes = self.processes(3)
@@ -1045,6 +1069,16 @@ class Connecting(Case):
             future.result(DEADLINE)
         self.assertEqual(len([name for name in process.do("threads") if "server_state" in name]), 3)
 
+    @unittest.skipUnless(hasattr(os, "fork"), "there is no fork")
+    def test_forked_children(self) -> None:
+        """A child has a copy, alone; and its own part in the state if it connects. Two children are two."""
+        one = self.process()
+        one.do("put", "n", 0)
+        statuses = one.do("count_in_children", self.store.url, self.name, "secret", "n", 2, 50)
+        self.assertEqual(statuses, [0, 0])
+        one.do("increment", "n", 10)
+        self.assertEqual(self.wait_until_equal([one]), {"n": 110})
+
     def test_S2_the_files_are_imported_anew(self) -> None:
         one, two = self.processes(2)
         one.do("put", "x", 1)
@@ -1234,10 +1268,14 @@ class Schedules(OutageCase):
 
     STEPS = 60
 
+    @property
+    def schedule(self) -> type[Schedule]:
+        return Schedule
+
     def test_random_schedules(self) -> None:
         for seed in seeds():
             with self.subTest(seed=seed):
-                Schedule(self, seed).run()
+                self.schedule(self, seed).run()
         if seeds():
             seen.append(f"random schedules: seeds {seeds()}, each {self.STEPS} steps of three processes")
 
@@ -1249,7 +1287,7 @@ class Schedule:
         self.case = case
         self.chance = random.Random(seed)
         self.name = case.name = f"schedule {seed}"
-        self.proxies = [Proxy(case.store.port) for _ in range(3)]
+        self.proxies = self.new_proxies()
         self.workers = [self.worker(place) for place in range(3)]
         self.done: set[str] = set()  # operations of the ledger that said that they are done
         self.dropped: set[str] = set()  # those that said that they are not
@@ -1257,8 +1295,18 @@ class Schedule:
         self.asked: list[tuple[str, tuple[Any, ...], Future[Any]]] = []
         self.log: list[str] = []
 
+    def new_proxies(self) -> list[Proxy]:
+        return [Proxy(self.case.store.port) for _ in range(3)]
+
+    def url(self, place: int) -> str:
+        return self.proxies[place].url
+
+    def faults(self, step: int) -> list[Callable[[], None]]:
+        often = [self.cut, self.cut_answer, self.forget, self.stop_worker, self.stop_store, self.delay]
+        return often + [self.kill_worker, self.restart_store] * (step % 3 == 0)
+
     def worker(self, place: int) -> Process:
-        worker = Process(self.proxies[place].url, self.name)
+        worker = Process(self.url(place), self.name)
         self.case.addCleanup(self.case.close, worker)
         assert worker.is_connected
         worker.is_connected.result(DEADLINE)
@@ -1287,10 +1335,7 @@ class Schedule:
 
     def step(self, step: int) -> None:
         if self.chance.random() < 0.2:
-            fault = self.chance.choice(
-                [self.cut, self.cut_answer, self.forget, self.stop_worker, self.stop_store, self.delay]
-                + [self.kill_worker, self.restart_store] * (step % 3 == 0)
-            )
+            fault = self.chance.choice(self.faults(step))
             self.log.append(fault.__name__)
             fault()
             return
@@ -1347,7 +1392,8 @@ class Schedule:
     def kill_worker(self) -> None:
         place = self.chance.randrange(3)
         self.workers[place].kill()
-        self.proxies[place].cuts = 0
+        for proxy in self.proxies[place : place + 1]:
+            proxy.cuts = 0
         self.workers[place] = self.worker(place)
 
     def restart_store(self) -> None:
@@ -1404,6 +1450,28 @@ class Schedule:
         except ConnectionError:
             return False
         return True
+
+
+class ScheduleOnAFile(Schedule):
+    def new_proxies(self) -> list[Proxy]:
+        return []
+
+    def url(self, place: int) -> str:
+        return str(self.case.store.url)
+
+    def faults(self, step: int) -> list[Callable[[], None]]:
+        return [self.stop_worker, self.be_another_program] + [self.kill_worker] * (step % 3 == 0)
+
+    def be_another_program(self) -> None:
+        """Write to the file, and take some time for it."""
+        with self.case.store.open():
+            time.sleep(self.chance.choice([0.05, 0.3, 2.0]))
+
+
+class SchedulesOnAFile(InAFile, Schedules):
+    @property
+    def schedule(self) -> type[Schedule]:
+        return ScheduleOnAFile
 
 
 if __name__ == "__main__":

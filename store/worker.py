@@ -19,6 +19,7 @@ from server_state import force_rerun_bound_sessions, no_rerun, server_state, ser
 from travelling import Message  # noqa: F401 - unpickled in arguments
 
 home: Any = sys.modules["_server_state_1"]
+stops: list[bool] = []
 published: list[tuple[Any, ...]] = []  # keys that were published together, and what they then were
 logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(threadName)s %(message)s")
 
@@ -278,6 +279,21 @@ def count_in_children(url: str, name: str, secret: str, key: str, children: int,
                 os._exit(status)
         pids.append(pid)
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+def take_again_and_again(seconds: float, name: str) -> int:
+    """Hold a lock nearly all the time; tell how often it was taken."""
+    times = 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not stops:
+        with server_state_lock[name]:
+            times += 1
+            time.sleep(0.01)
+    return times
+
+
+def stop_taking() -> None:
+    stops.append(True)
 
 
 def hide_travelling() -> None:
