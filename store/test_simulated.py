@@ -238,6 +238,9 @@ class Process:
     def store(self) -> Any:
         return self.home._store
 
+    def pending_of_store(self) -> Any:
+        return {key for _, hold in self.store.open() for key in hold.mine}
+
     def connect(self) -> None:
         self.file.SQLite = Wire
         self.wire = None
@@ -352,6 +355,7 @@ class World:
         self.bad_network = self.random.choice((0.0, 0.0, 0.02, 0.1))
         self.is_down, self.down_since = False, 0.0
         self.saved: Any = None
+        self.is_noted = True
         self.went_back = 0  # how often the store went back in time
         self.history: dict[str, list[Any]] = {}  # by key: the values that it had in the store
         self.made: dict[Any, int] = {}  # how often each value was committed
@@ -451,6 +455,8 @@ class World:
     def commit(self, wire: Wire, asked: tuple[Any, ...]) -> Any:
         before = dict(self.store.values)
         answer = wire.engine.commit(*asked)
+        if not self.is_noted:
+            return answer
         changed = {key: self.read(data) for key, data in self.store.values.items() if before.get(key) != data}
         for key, value in changed.items():
             self.note(wire.owner, key, self.read(before.get(key)), value)
@@ -986,6 +992,264 @@ def simulate_quietly(seed: int) -> str | None:
     if seed % 50 == 0:
         gc.collect()
     return simulate(seed)
+
+
+class Directed(unittest.TestCase):
+    """What was once found, step by step."""
+
+    def setUp(self) -> None:
+        logging.disable(logging.CRITICAL)
+        self.addCleanup(logging.disable, logging.NOTSET)
+        before = sys.modules.get("_server_state_1")
+        self.world = World(0)
+        self.world.bad_network = 0.0
+        self.world.store.log_length, self.world.is_noted = 1000, False
+        self.addCleanup(lambda: sys.modules.update({"_server_state_1": before}) if before else None)
+        self.addCleanup(self.world.close)
+
+    def processes(self, count: int) -> list[Process]:
+        made = [Process(self.world, f"p{number}") for number in range(count)]
+        self.world.processes += made
+        for process in made:
+            self.do(process, process.connect)
+        return made
+
+    def begin(self, process: Process, function: Callable[[], Any]) -> list[Any]:
+        """Have a thread of a process do something; give where its result or error will be."""
+        result: list[Any] = []
+
+        def work() -> None:
+            sys.modules["_server_state_1"] = process.home
+            try:
+                result.append(function())
+            except Exception as error:
+                result.append(error)
+
+        self.world.start(process, work)
+        return result
+
+    def do(self, process: Process, function: Callable[[], Any]) -> Any:
+        result = self.begin(process, function)
+        self.world.go_on(100_000, lambda: bool(result), 60)
+        if result and isinstance(result[0], Exception):
+            raise result[0]
+        return result[0]
+
+    def settle(self, seconds: float = 2.0) -> None:
+        self.world.go_on(100_000, seconds=seconds)
+
+    def put(self, process: Process, **values: Any) -> None:
+        self.do(process, lambda: process.state.update(values))
+
+    def test_P1_what_is_compared_by_identity_travels_when_it_is_assigned_again(self) -> None:
+        one, two = self.processes(2)
+        graph = Graph()
+        self.put(one, graphs=[graph])
+        graph.edges.append("a")
+        self.put(one, graphs=one.state["graphs"])
+        self.settle()
+        self.assertEqual(self.do(two, lambda: two.state["graphs"][0].edges), ["a"])
+        with self.subTest("and when it is changed under its lock, in the process that wrote it"):
+
+            def change() -> None:
+                with one.locks["graphs"]:
+                    one.state["graphs"][0].edges.append("b")
+
+            self.do(one, change)
+            self.settle()
+            self.assertEqual(self.do(two, lambda: two.state["graphs"][0].edges), ["a", "b"])
+
+    def test_P1_P4_a_value_that_cannot_be_read_here_is_replaced_by_nobody(self) -> None:
+        one, two = self.processes(2)
+        module = types.ModuleType("of_an_app")
+        exec("class Room: pass", vars(module))
+        sys.modules["of_an_app"] = module
+        self.addCleanup(sys.modules.pop, "of_an_app", None)
+        self.put(one, room=module.Room(), other=1)
+        del module.Room
+        self.settle()
+        self.assertEqual(self.do(two, lambda: two.state["other"]), 1)
+
+        def add() -> None:
+            with two.locks["room"]:
+                two.state["room"] += 1
+
+        for what in (
+            lambda: two.state["room"],
+            lambda: two.state.get("room", "default"),
+            lambda: two.state.setdefault("room", {}),
+            lambda: two.state.pop("room", None),
+            add,
+        ):
+            for _ in range(2):  # the second try does not forget the reason
+                with self.assertRaisesRegex(ValueError, '"room".*of_an_app.Room'):
+                    self.do(two, what)
+        self.settle()
+        self.assertIsInstance(self.do(one, lambda: one.state["room"]), object)
+        with self.subTest("and is there when its class is"):
+            exec("class Room: pass", vars(module))
+            self.assertIs(type(self.do(two, lambda: two.state.get("room"))), module.Room)
+        with self.subTest("it may be assigned anew"):
+            del module.Room
+            self.do(two, lambda: two.state.update(room="new"))
+            self.settle()
+            self.assertEqual(self.do(one, lambda: one.state["room"]), "new")
+
+    def test_P7_a_forged_value_is_an_error_that_names_its_key(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, x=1, y=2)
+        self.world.store.values["x"] = b"0" * 32 + pickle.dumps("forged")
+        self.world.store.trim(0)
+        self.world.store.log = [dict_engine.Record(b"another", [], frozenset())]
+        self.settle()
+        for process in (one, two):
+            with self.assertRaisesRegex(ValueError, '"x".*not signed'):
+                self.do(process, lambda process=process: process.state["x"])  # type: ignore[misc]
+            self.assertEqual(self.do(process, lambda process=process: process.state["y"]), 2)  # type: ignore[misc]
+
+    def test_P8_a_class_of_the_script_travels_by_name(self) -> None:
+        one, two = self.processes(2)
+        before = sys.modules["__main__"]
+        self.addCleanup(sys.modules.__setitem__, "__main__", before)
+
+        def run_script() -> Any:
+            script = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec("class Room:\n    def __init__(self): self.users = []\n    def add(self, u): self.users.append(u)", vars(script))
+            return script
+
+        first = run_script()
+        room = first.Room()
+        second = run_script()
+        room.add("Ada")  # of a class that is not any more the one in the script
+        self.put(one, room=room)
+        self.settle()
+        self.assertIs(type(self.do(two, lambda: two.state["room"])), second.Room)
+        self.assertEqual(self.do(two, lambda: two.state["room"].users), ["Ada"])
+        with self.subTest("a script that has not yet come to the class"):
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            room.add("Ben")
+            self.put(one, room=room)
+            self.settle()
+            self.assertEqual(self.do(two, lambda: two.state["room"].users), ["Ada", "Ben"])
+        with self.subTest("what is made within a function has no name"):
+            exec("def make():\n    class Local: pass\n    return Local()", vars(sys.modules["__main__"]))
+            local = sys.modules["__main__"].make()  # type: ignore[attr-defined]
+            with self.assertRaisesRegex(TypeError, '"x"'):
+                self.put(one, x=local)
+
+    def test_P3_a_lock_request_that_arrives_more_than_a_lease_late(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, x=0)
+        self.settle()
+        taken: list[Any] = []
+        acquire = one.wire.engine.acquire  # type: ignore[union-attr]
+        one.wire.engine.acquire = lambda *asked: taken.append(asked) or acquire(*asked)  # type: ignore[union-attr, method-assign]
+        goes_on: list[int] = []
+
+        def hold() -> None:
+            with one.locks["x"]:
+                one.state["x"] = "old holder's"
+                self.world.pause(lambda: bool(goes_on))
+
+        result = self.begin(one, hold)
+        self.world.go_on(1000, lambda: "x" in one.pending_of_store(), 5)
+        one.still_until = self.world.now + 30
+
+        def take() -> None:
+            with two.locks["x"]:
+                two.state["x"] = "newer"
+
+        self.do(two, take)
+        acquire(*taken[0])  # a copy of the request, which the network has kept
+        goes_on.append(1)
+        one.still_until = 0.0
+        self.world.go_on(100_000, lambda: bool(result), 60)
+        self.assertIsInstance(result[0], one.file.LockLostError)
+        self.settle()
+        self.assertEqual([process.state.to_dict() for process in (one, two)], [{"x": "newer"}] * 2)
+
+    def test_P4_pop_in_a_process_whose_position_is_unknown(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, job="a job")
+        self.settle()
+        two.still_until = self.world.now + 5
+        self.put(one, x=1)
+        self.world.store.trim(1)
+        self.put(one, x=2)
+        self.world.store.trim(1)
+        two.still_until = 0.0
+        self.assertEqual(self.do(two, lambda: two.state.pop("job")), "a job")
+        self.settle()
+        self.assertNotIn("job", one.state)
+
+    def test_P4_under_the_keys_own_lock_the_holders_list_wins(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, log=["old"])
+        self.settle()
+        goes_on: list[int] = []
+
+        def append() -> None:
+            with one.locks["log"]:
+                one.state["log"].append("a")
+                self.world.pause(lambda: bool(goes_on))
+                one.state["log"].append("b")
+
+        result = self.begin(one, append)
+        self.world.go_on(1000, lambda: "log" in self.world.store.locks, 5)
+        self.settle(0.1)
+        self.put(two, log=["new"])
+        self.settle()
+        goes_on.append(1)
+        self.world.go_on(1000, lambda: bool(result), 5)
+        self.settle()
+        self.assertEqual([process.state["log"] for process in (one, two)], [["old", "a", "b"]] * 2)
+
+    def test_P1_a_lock_holder_sees_an_assignment_of_several_keys_whole(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, a=0, b=0)
+        self.settle()
+        seen: list[Any] = []
+
+        def look() -> None:
+            with one.locks["a"]:
+                self.world.pause(lambda: one.state["b"] == 1)
+                seen.append((one.state["a"], one.state["b"]))
+
+        self.begin(one, look)
+        self.settle(0.1)
+        self.put(two, a=1, b=1)
+        self.world.go_on(1000, lambda: bool(seen), 5)
+        self.assertEqual(seen, [(1, 1)])
+
+    def test_P2_the_children_of_one_process_are_two(self) -> None:
+        (parent,) = self.processes(1)
+        self.put(parent, n=0)
+        children = [Process(self.world, f"child {number}", parent) for number in range(2)]
+        self.world.processes += children
+        for child in children:
+            self.assertEqual(child.state["n"], 0)
+            self.do(child, child.connect)
+        one, two = children
+        self.assertNotEqual(one.store.engine.process, two.store.engine.process)
+        self.put(one, n=1)
+        self.settle()
+        self.assertEqual([process.state["n"] for process in (parent, two)], [1, 1])
+
+
+class Graph:
+    """What the module compares by identity where it is installed: it says itself how it is pickled."""
+
+    def __init__(self) -> None:
+        self.edges: list[str] = []
+
+    def __reduce__(self) -> Any:
+        return made_graph, (list(self.edges),)
+
+
+def made_graph(edges: list[str]) -> Graph:
+    graph = Graph()
+    graph.edges = edges
+    return graph
 
 
 class Simulated(unittest.TestCase):
