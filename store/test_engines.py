@@ -455,7 +455,7 @@ class Suite(Base):
         self.assertEqual(self.all(self.one), {"n": b"100"})
 
     def test_a_value_that_is_too_large(self) -> None:
-        if not hasattr(self.one, "largest"):
+        if isinstance(self.one, DictEngine):
             raise SkipTest("a dictionary takes any")
         self.one.largest = 1000
         with self.assertRaisesRegex(ValueError, 'server_state\\["x"\\].* 1,001 bytes.* 1,000'):
