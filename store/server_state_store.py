@@ -395,8 +395,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def renew_all(self) -> None:
         # A function of its own: what it refers to could not go with its thread while it sleeps.
         for _, hold in self.open():
+            names = list(hold.names)
             with suppress(Exception):  # the next time, or the lock is lost
-                self.engine.renew(list(hold.names), hold.token, LEASE)
+                if names:
+                    self.engine.renew(names, hold.token, LEASE)
 
     def watch(self) -> None:
         """Give up requests that take too long, also where answers come drop by drop (P6)."""
@@ -440,7 +442,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         return self.shown.get(key) == self.committed.get(key)
 
     def kept(self, key: str, fresh: Collection[str]) -> list[Any] | None:
-        """Give what transactions here have assigned to a key. None: it is to show what the store has.
+        """Give what transactions here have assigned to a key; None if it is to show the store's.
 
         Who has the key's own lock decides. It has assigned it, or may be changing it in place: not
         if the lock is `fresh`. Else all that have assigned it.
@@ -468,7 +470,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     self.mark_shown(key)
                     if key in self.refused:  # a run may be able to read it
                         flags[entry] = flags[entry]._replace(is_forced=1)
-            elif mine and self.shown.get(key) == b"" and not any(entry.value is one for one in mine):
+            elif mine and self.shown.get(key) == b"" and id(entry.value) not in map(id, mine):
                 new[key] = mine[-1]  # and another's was dropped
         if not flags and not new:
             return
@@ -582,14 +584,16 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     return is_ours
                 bell.wait(min(wait, left, BELL))
         except Exception as error:
-            hold.error = error  # what is half-done is not to be committed
+            # What is half-done is not to be committed. (The error itself would keep its thread's
+            # transaction alive.)
+            hold.error = type(error)(*error.args)
             raise
         finally:
             if not is_ours and transaction.depth == 0:
                 self.holds.pop(transaction, None)
 
     def take_names(self, names: set[str], hold: _Hold) -> float:
-        """Take locks in the store; give the seconds after which to try again if others have them."""
+        """Take locks in the store, or give the seconds after which it is worth another try."""
         wanted = sorted(names - hold.names)
         if not wanted:
             return 0.0
@@ -718,13 +722,14 @@ class _Store(_home._Alone):  # type: ignore[misc]
         except Exception as error:
             mine, hold.mine = hold.mine, {}
             with self.turn(needs_store=False):
-                self.holds.pop(transaction, None)
+                del self.holds[transaction]
                 self.put_back(mine)
             with suppress(ConnectionError), self.turn():  # else the leases end by themselves
                 self.send(hold)
             if mine or not isinstance(error, ConnectionError):
                 raise
         finally:
+            self.holds.pop(transaction, None)
             self.ring()
         super().commit(transaction)
 
@@ -738,14 +743,15 @@ class _Store(_home._Alone):  # type: ignore[misc]
             key, value = entry.key, entry.value
             if key in hold.mine or key in self.local or value is _MISSING:
                 continue
-            if self.is_left_to_others(entry, hold):
-                continue
             data: bytes | None = b""
+            reason = hold.error
             try:
                 data = self.sealed(key, value)
             except (TypeError, ValueError) as error:
-                hold.error = error
-            if self.is_changed(entry, data):
+                reason = error
+            # Now, since others may have taken it in hand while it was pickled.
+            if self.is_changed(entry, data) and not self.is_left_to_others(entry, hold):
+                hold.error = reason
                 hold.mine[key] = _Mine(value, flags, key not in hold.names, data)
 
     def is_left_to_others(self, entry: Any, mine: _Hold) -> bool:
@@ -784,18 +790,19 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """Commit a change in place that no lock guarded; False if it was dropped (P4)."""
         key = entry.key
         transaction = _home._local.transaction
+        if key in self.local:
+            return True
         is_open = transaction.depth > 0
         hold = self.hold(transaction) if is_open else _Hold()
-        if key in self.local or self.is_left_to_others(entry, hold):
-            return True
         flags = _Flags(is_told, 0, change.depth, change.in_place)
         with self.turn(needs_store=False):
-            self.keep(hold, key, _Mine(value, flags, key not in hold.names))
-            if is_open:  # its end commits it
-                return True
             try:
-                if self.sealed(key, value) == self.shown.get(key):
-                    return True  # a release was faster
+                data = self.sealed(key, value)
+                if data == self.shown.get(key) or self.is_left_to_others(entry, hold):
+                    return True  # a release was faster, or is to come
+                self.keep(hold, key, _Mine(value, flags, key not in hold.names))
+                if is_open:  # its end commits it
+                    return True
                 if entry.value is not value or not self.is_shown(key):
                     raise _conflict(key)
                 with self.turn():

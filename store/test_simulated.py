@@ -6,6 +6,7 @@ Each process has copies of both files of its own; the store is a dictionary; clo
 
 from __future__ import annotations
 
+import collections
 import contextvars
 import gc
 import logging
@@ -203,7 +204,7 @@ class Process:
         self.stills = 0  # how often it stood still
         self.failures = 0  # calls that raised, and changes in place that were dropped
         self.waiting: dict[Any, tuple[float, int]] = {}  # threads that wait for a lock, and since when
-        self.pending: dict[Any, int] = {}  # what was assigned under locks and is not yet committed
+        self.pending: collections.Counter[Any] = collections.Counter()  # what was assigned under locks and is not yet committed
         self.seen: dict[str, int] = {}  # by key: the newest change that a read has shown
         self.open_on: list[set[str]] = []  # keys of the transactions that are under way
         if parent is not None:  # a fork: a copy of its state, and its threads are gone
@@ -619,7 +620,7 @@ class Simulation:
     def noted(self, process: Process, *made: Any, keys: tuple[str, ...] = ()) -> Iterator[set[str]]:
         """Note what comes of a change: that it was made, that it was not, or that nobody can tell."""
         for one in made:
-            process.pending[one] = 1
+            process.pending[one] += 1
         touched = set(keys)
         process.open_on.append(touched)
         outcome = "unknown"
@@ -632,7 +633,7 @@ class Simulation:
         finally:
             process.open_on = [keys for keys in process.open_on if keys is not touched]
             for one in made:
-                process.pending.pop(one, None)
+                process.pending[one] -= 1
                 self.outcomes.append((outcome, one, process))
 
     def wait(self) -> None:
@@ -686,14 +687,14 @@ class Simulation:
         try:
             value = (state.get(key, (0,))[0] + 1, serial)
             made.append((key, value))
-            process.pending[key, value] = 1
+            process.pending[key, value] += 1
             self.wait()
             state[key] = value
             self.wait()
             if self.random.random() < 0.3:
                 value = (value[0], -serial)
                 made.append((key, value))
-                process.pending[key, value] = 1
+                process.pending[key, value] += 1
                 state[key] = value
                 self.wait()
             if state.get(key) != value:
@@ -708,7 +709,7 @@ class Simulation:
             finally:
                 if not is_nested:
                     for one in made:
-                        process.pending.pop(one, None)
+                        process.pending[one] -= 1
                 if made:
                     for one in made[:-1]:
                         self.outcomes.append(("dropped", one, process))
@@ -858,8 +859,8 @@ class Simulation:
         """Put a job where there is none."""
         key, serial = self.random.choice(("job 1", "job 2")), next(self.serial)
         names = self.random.choice((None, "z", key))
-        pending = set(process.pending)
-        process.pending[key, serial] = 1
+        pending = process.pending.copy()
+        process.pending[key, serial] += 1
         given, outcome = None, "unknown"
         try:
             if names is None:
@@ -873,7 +874,7 @@ class Simulation:
             outcome = "dropped"
             raise
         finally:
-            process.pending.pop((key, serial), None)
+            process.pending[key, serial] -= 1
             self.outcomes.append((outcome, (key, serial), process))
         self.check_given(key, given, pending)
 
@@ -911,24 +912,26 @@ class Simulation:
 
     def check_given(self, key: str, given: Any, pending: Any) -> None:
         """What `setdefault` gives was in the store, or is shown here because a transaction has assigned it."""
-        if given not in self.world.history.get(key, ()) and (key, given) not in pending:
+        if given not in self.world.history.get(key, ()) and pending[key, given] <= 0:
             self.world.wrong.append(f"P4: setdefault of {key} gives {given}, which it never was")
 
     def do_leave(self, process: Process) -> None:
         """End a thread with a lock that is held."""
         process.locks["left"].acquire(timeout=1)
         serial = next(self.serial)
-        process.pending["y", serial] = 1
+        process.pending["y", serial] += 1
         process.state["y"] = serial
         raise Killed
 
     # What must be true.
     def look(self, process: Process) -> None:
         """Read everything, as a tab does."""
+        if process.is_dead:
+            raise Killed
         state, history = process.state.to_dict(), self.world.history
         for key in ("x", "y", "n0", "n1", "pair 1", "pair 2", "once", "job 1", "job 2", "s"):
             value = state.get(key)
-            if (key, value) in process.pending:
+            if process.pending[key, value] > 0:
                 continue
             known = history.get(key, [])
             places = [place for place, one in enumerate(known) if one == value]
