@@ -34,7 +34,8 @@ def messages(room: str, me: str) -> None:
     with st.container(height=400):
         for author, text in history[first:]:
             face = FACES[people.index(author) % len(FACES)]
-            st.chat_message("user" if author == me else "other", avatar=face).markdown(f"**{author}**  \n{text}")
+            role, mark = ("user", " · :red[**you**]") if author == me else ("other", "")
+            st.chat_message(role, avatar=face).markdown(f"**{author}**{mark}  \n{text}")
 
 
 with st.sidebar:

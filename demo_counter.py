@@ -27,7 +27,7 @@ def share_level() -> None:
 @st.fragment
 def counter() -> None:
     st.metric("Count", server_state.setdefault("count", 0))
-    minus, plus, zero, _ = st.columns([1, 1, 1, 2])
+    minus, plus, zero = st.columns(3)
     minus.button("Decrement", on_click=add, args=(-1,))
     plus.button("Increment", on_click=add, args=(1,), type="primary")
     zero.button("Reset", on_click=reset)
@@ -44,3 +44,5 @@ def level() -> None:
 
 counter()
 level()
+# The three buttons stand in one row on a phone, too, where Streamlit would put columns below each other.
+st.html("<style>[data-testid=stHorizontalBlock] > div {flex: none; width: auto; min-width: 0}</style>")

@@ -49,7 +49,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["KeyLock", "RerunSuppressedError", "ServerState", "ServerStateLock", "__version__"]
 __all__ += ["force_rerun_bound_sessions", "no_rerun", "server_state", "server_state_lock"]
-__version__ = "2.0.0"
+__version__ = "3.0.0"
 _MISSING: Any = object()
 
 # The words: an *entry* is a key with its value and version. A *run* of a script notes the versions
@@ -90,7 +90,11 @@ class ServerState(MutableMapping[str, Any]):
         _found(_store.write({_name(key): _MISSING}), key, MissingAttributeError)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, (str, int)) and _read(_name(key), is_shown=False) is not _MISSING
+        if not isinstance(key, (str, int)):
+            return False
+        name = _name(key)
+        is_here = _read(name, is_shown=False) is not _MISSING
+        return is_here or _store.found(name) is not _MISSING
 
     def __iter__(self) -> Iterator[str]:
         _note(_key_set)
@@ -222,8 +226,6 @@ class ServerStateLock(Mapping[str, KeyLock]):
         names = sorted({_name(one) for one in name})
         if not names:
             raise TypeError('server_state_lock[()] is no lock: use server_state_lock["a", "b"].')
-        if len(names) == 1:
-            return _lock(names[0])
         return KeyLock(tuple(names), _InOrder([_lock(one)._lock for one in names]))
 
     def __getattr__(self, name: str) -> KeyLock:
@@ -288,22 +290,15 @@ class _Transaction:
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
         self.changed: set[_Entry] = set()  # what it has assigned, to be told at its end
 
-    def guards(self, entry: _Entry) -> bool:
-        """Whether it holds a value's own lock."""
-        return entry.key in self.names
-
-    def may_change(self, entry: _Entry) -> bool:
-        """Whether it may be changing a value in place just now."""
-        return entry.key in self.names or entry in self.handed
+    def in_hand(self) -> set[_Entry]:
+        """Give the entries whose values it may have changed in place, read or not."""
+        named = {_present[name] for name in list(self.names) if name in _present}
+        return self.handed.union(entry for entry in named if entry.fingerprint.may_change)
 
     def end(self) -> None:
         """Hand on what was assigned and what was in hand; the locks are still held."""
-        for name in self.names:
-            entry = _present.get(name)
-            if entry is not None and entry.fingerprint.may_change:
-                self.handed.add(entry)
         try:
-            if _inspector.named:
+            if _inspector.overdue:
                 _inspector.look_at_overdue(self)
             _store.commit(self)
         finally:
@@ -312,14 +307,14 @@ class _Transaction:
             self.changed = set()
 
     def __del__(self) -> None:
-        """Release what the thread held when it ended, and have the next sweep tell of it."""
+        """Release what the thread held when it ended, and have it looked at and told."""
+        if not self.names:
+            return
         for name in self.names:
             lock = _locks[name]._lock
             while lock._is_owned():
                 lock.release()
-        with _master:
-            for entry in self.changed:
-                entry.told = entry.version
+        _inspector.name(self.in_hand(), None, True, self.changed)
 
 
 class _Local(threading.local):
@@ -383,13 +378,13 @@ def force_rerun_bound_sessions(key: str) -> None:
             return  # without a reader
         hint = "check the name, or set it first"
         raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: {hint}.')
-    change, run = _change_here("forced")
+    change, run = _change_here()
     if run is not None:
-        run.redraw(entry)
+        run.outdate(entry)
     _store.force(entry)
     transaction = _local.transaction
     with _master:
-        _publish([entry], change, run, transaction)
+        _publish([entry], change._replace(how="forced"), run, transaction)
     if transaction.depth == 0:
         _notify([entry])
 
@@ -398,22 +393,25 @@ def force_rerun_bound_sessions(key: str) -> None:
 class _Change(NamedTuple):
     """How an entry came to have another version."""
 
-    how: str
+    how: str = "assigned"
     by: str = "a thread"
     depth: int = 0  # in a chain of reruns that cause each other
     in_place: int = 0  # how many of the chain's latest links were changes in place
+
+
+_BY_A_THREAD = _Change()
 
 
 class _Entry:
     """One key: its value, and the version that readers compare with the one that they noted."""
 
     def __init__(self, key: str | None) -> None:
-        self.key = key
+        self.key: Any = key  # None: the set of keys
         self.value: Any = _MISSING
         self.fingerprint = _NOTHING
         self.version = 0
         self.told = 0  # the version that readers are rerun for; at a release it becomes the latest
-        self.change = _Change("never")
+        self.change = _BY_A_THREAD
 
     def name(self) -> str:
         return "the set of keys" if self.key is None else f'server_state["{self.key}"]'
@@ -490,35 +488,41 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
 
 
 def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
-    """Note who may change a value in place from now on: any value under a lock, else containers."""
+    """Note who may change a value in place from now on: any value under a lock, else containers.
+
+    Nobody follows a thread that has neither a lock nor a run, nor an object that is changed without
+    a lock and is no container.
+    """
     quiet = _quiet.get()
+    transaction = _local.transaction
+    if transaction.depth > 0:
+        transaction.handed.add(entry)
     if quiet is not None:
         if entry not in quiet.handed:
             quiet.handed.add(entry)
             _inspector.tell_by_now(entry, run)
         return
-    transaction = _local.transaction
-    if transaction.depth > 0:
-        transaction.handed.add(entry)
     if issubclass(type(entry.value), _CONTAINERS):
         if run is not None:
             run.handed.add(entry)
-        elif transaction.depth == 0 and ctx is not None:  # a run that was superseded
+        elif transaction.depth == 0 and ctx is not None:  # of a run that is over, or was superseded
             _inspector.name([entry], None, is_locked=False)
 
 
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     """Set keys, or remove those that are _MISSING, as one change; give what the last one held."""
-    change, run = _change_here("assigned")
+    change, run = _change_here()
     quiet = _quiet.get()
     transaction = _local.transaction
-    fingerprints = {key: _fingerprint(value) for key, value in new.items()}
-    for key, fingerprint in fingerprints.items():
-        entry = _entry(key)
-        if entry.fingerprint.may_change:
-            _inspector.look_before(entry, fingerprint, run)
+    items = [_Item(_entry(key), value, _fingerprint(value)) for key, value in new.items()]
+    for entry, _, after in items:
+        if entry.fingerprint.may_change and quiet is not None:
+            _hand(entry, None, run)
+        elif entry.fingerprint.may_change and entry.fingerprint.content == after.content:
+            _inspector.look_before(entry, run)
+    replaced: list[Any] = []
     with _master:
-        replaced, changed = _replace(new, fingerprints, only_new)
+        changed = _replace(items, replaced, only_new)
         if quiet is not None:
             changed = []
         elif run is not None:
@@ -526,45 +530,43 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
         _publish(changed, change, run, transaction)
     if transaction.depth == 0:
         _notify(changed)
-    for key in new:  # the app still has in hand what it assigns
-        entry = _entry(key)
-        if quiet is not None:
-            quiet.handed.add(entry)
-        elif entry.fingerprint.may_change:
+    for entry, _, after in items:  # the app still has in hand what it assigns
+        if after.may_change:
             _hand(entry, None, run)
-    return replaced[-1].value if replaced else _MISSING
+    return replaced[-1] if replaced else _MISSING
 
 
-class _Replaced(NamedTuple):
-    """What an entry held before; it is let go of after the master lock's release."""
+class _Item(NamedTuple):
+    """What an entry is to hold."""
 
+    entry: _Entry
     value: Any
     fingerprint: _Fingerprint
 
 
-def _replace(
-    new: Mapping[str, Any], fingerprints: Mapping[str, _Fingerprint], only_new: bool = False
-) -> tuple[list[_Replaced], list[_Entry]]:
-    """Give what was there before, and the entries that have changed. Under the master lock."""
-    replaced: list[_Replaced] = []
+def _replace(items: Iterable[_Item], replaced: list[Any], only_new: bool = False) -> list[_Entry]:
+    """Set values, and give the entries that have changed. Under the master lock.
+
+    `replaced` gets what was there before, last the value of the last one; it is to be let go of
+    after the lock's release.
+    """
     changed: list[_Entry] = []
-    for key, value in new.items():
-        entry = _entry(key)
-        before = _Replaced(entry.value, entry.fingerprint)
-        replaced.append(before)
-        if value is before.value is _MISSING or (only_new and before.value is not _MISSING):
+    for entry, value, fingerprint in items:
+        before = entry.value
+        replaced += (entry.fingerprint, before)
+        if value is before is _MISSING or (only_new and before is not _MISSING):
             continue
-        if before.fingerprint.content != fingerprints[key].content:
+        if entry.fingerprint.content != fingerprint.content:
             changed.append(entry)
-        entry.fingerprint = fingerprints[key]  # before the value, for _note
+        entry.fingerprint = fingerprint  # before the value, for _note
         entry.value = value
         if value is _MISSING:
-            del _present[key]
+            del _present[entry.key]
         else:
-            _present[key] = entry
-        if value is _MISSING or before.value is _MISSING:
+            _present[entry.key] = entry
+        if value is _MISSING or before is _MISSING:
             changed.append(_key_set)
-    return replaced, changed
+    return changed
 
 
 def _publish(
@@ -577,16 +579,16 @@ def _publish(
 
     They are told from now on, or from the end of a transaction that holds locks.
     """
-    is_held = transaction is not None and transaction.depth > 0
+    is_later = transaction is not None and transaction.depth > 0
     for entry in changed:
         before = entry.version
         entry.version = next(_versions)
         entry.change = change
-        if not is_held:
+        if not is_later:
             entry.told = entry.version
         if run is not None:
             run.know(entry, before)
-    if transaction is not None and is_held:
+    if transaction is not None and is_later:
         transaction.changed.update(changed)
 
 
@@ -622,6 +624,7 @@ _CONTAINERS = (list, dict, set, bytearray, deque, tuple)
 _SERVICES = set("_io _thread asyncio concurrent ftplib http imaplib io logging mmap".split())
 _SERVICES |= set("multiprocessing queue selectors smtplib socket socketserver sqlite3".split())
 _SERVICES |= set("ssl subprocess tempfile threading weakref".split())
+_TABLES = set("numpy pandas polars pyarrow".split())  # data, and all that they are made of
 
 
 def _fingerprint(value: Any) -> _Fingerprint:
@@ -632,7 +635,7 @@ def _fingerprint(value: Any) -> _Fingerprint:
     if type(cls) is type and cls in _SCALARS:  # other metaclasses may not be hashable
         return _Fingerprint((cls, value if value == value else "nan"), None, False)
     is_too_large = False
-    for has_memo in (False, True):  # too large without it may only be much shared
+    for has_memo in (False, True):  # without it, what is shared is written for each reference
         try:
             return _Pickler(has_memo).fingerprint(value)
         except OverflowError:
@@ -706,7 +709,7 @@ class _Pickler(pickle.Pickler):
             return _by_value(cls, read)
         if not _is_data(cls):
             return by_identity
-        reduce = _by_attributes(cls) if _is_plain(cls) else _by_parts(cls, by_identity)
+        reduce = _by_attributes(cls, _by_parts(cls, by_identity))
         if self.fast or _root(cls) in sys.stdlib_module_names:
             return reduce
         return _by_number(self.numbered, reduce)
@@ -715,22 +718,29 @@ class _Pickler(pickle.Pickler):
 def _is_data(cls: type) -> bool:
     """Whether objects of a class are compared by content; all others are by identity.
 
-    An installed package's are data if their class says what is equal to them, or what they hold.
+    An installed package's are data if their class says when two are equal, or is a collection.
     """
     if any(_root(base) in _SERVICES for base in cls.__mro__):
         return False
-    file = getattr(sys.modules.get(str(cls.__module__)), "__file__", None)
-    is_installed = "site-packages" in str(file) or "dist-packages" in str(file)
-    says_what_it_is = "__contains__" in dir(cls) or getattr(cls, "__eq__", None) != object.__eq__
-    return not is_installed or says_what_it_is
+    file = str(getattr(sys.modules.get(str(cls.__module__)), "__file__", None))
+    is_installed = "site-packages" in file or "dist-packages" in file
+    if not is_installed or _root(cls) in _TABLES or issubclass(cls, Collection):
+        return True
+    return getattr(cls, "__eq__", None) is not object.__eq__
 
 
-def _is_plain(cls: type) -> bool:
-    """Whether an object is what its `__dict__` holds."""
-    special = ("__new__", "__reduce_ex__", "__reduce__", "__getstate__")
+def _attributes(cls: type) -> _TakeApart | None:
+    """Give what reads all that a plain object holds; None where pickle must be asked."""
     members = [vars(base) for base in cls.__mro__[:-1]]
-    is_special = any(one.get("__slots__") or one.keys() & special for one in members)
-    return cls.__dictoffset__ != 0 and not is_special and not _caches(cls)
+    special = {"__new__", "__reduce_ex__", "__reduce__", "__getstate__"}
+    if _caches(cls) or any(special & one.keys() for one in members):
+        return None
+    kind = types.MemberDescriptorType
+    with_slots = [one for one in members if "__slots__" in one]
+    slots = [name for one in with_slots for name, slot in one.items() if type(slot) is kind]
+    if cls.__dictoffset__ == 0:
+        return operator.attrgetter(*slots) if slots else None
+    return None if slots else operator.attrgetter("__dict__")
 
 
 def _caches(cls: type) -> set[str]:
@@ -773,11 +783,22 @@ def _by_number(numbered: list[Any], reduce: _TakeApart) -> _TakeApart:
 
 def _by_value(cls: type, read: _TakeApart) -> _TakeApart:
     name = _class_name(cls)
-    return lambda obj: (int, (name, read(obj)))
+    return lambda obj: (int, (name,), read(obj))  # in this place, it may hold the object itself
 
 
-def _by_attributes(cls: type) -> _TakeApart:
-    return _by_value(cls, operator.attrgetter("__dict__"))
+def _by_attributes(cls: type, otherwise: _TakeApart) -> _TakeApart:
+    name = _class_name(cls)
+    read = _attributes(cls)
+    if read is None:
+        return otherwise
+
+    def reduce(obj: Any) -> Any:
+        try:
+            return int, (name,), read(obj)
+        except AttributeError:  # a slot that is not set
+            return otherwise(obj)
+
+    return reduce
 
 
 def _by_parts(cls: type, by_identity: _TakeApart) -> _TakeApart:
@@ -793,8 +814,8 @@ def _by_parts(cls: type, by_identity: _TakeApart) -> _TakeApart:
             elif has_caches:
                 obj = obj[:]  # pandas pickles what an object has worked out when it was read from
             parts = obj.__reduce_ex__(5)
-        except Exception:
-            parts = None
+        except Exception:  # a `__getattr__` like a dict's own may be in pickle's way
+            parts = (int, (), dict(obj)) if issubclass(cls, dict) else None
         if not isinstance(parts, tuple):
             return by_identity(obj)
         _, args, *more = parts
@@ -805,7 +826,7 @@ def _by_parts(cls: type, by_identity: _TakeApart) -> _TakeApart:
     return reduce
 
 
-# How to read what pickle takes apart slowly or not at all, by the class that it is or comes from.
+# How to read what pickle takes apart slowly or not always, by the class that it is or comes from.
 _VALUES: dict[str, _TakeApart] = {
     "enum.Enum": operator.attrgetter("_value_"),
     "decimal.Decimal": str,
@@ -839,6 +860,7 @@ class _Inspector:
     def __init__(self) -> None:
         self.named: dict[_Entry, list[_Suspect]] = {}
         self.assigned: set[_Entry] = set()  # under the same locks, and told with the next look
+        self.overdue: set[_Entry] = set()  # named, and held by somebody at every look since
         self.wake = threading.Event()
         self.is_running = False
 
@@ -884,28 +906,28 @@ class _Inspector:
             named = list(self.named)
         found = [entry for entry in named if self.look_at(entry)]
         _tell(assigned.union(found))
+        late = time.monotonic() - _PATIENCE
+        with _master:
+            self.overdue = {one for one, (first, *_) in self.named.items() if first.since < late}
 
     def look_at(
-        self,
-        entry: _Entry,
-        me: Collection[_Run | None] = (),
-        is_in_the_way: Callable[[_Transaction, _Entry], bool] = _Transaction.may_change,
+        self, entry: _Entry, me: Collection[_Run | None] = (), is_last_chance: bool = False
     ) -> bool:
-        """Look at a value unless another thread's transaction is in the way.
+        """Look at a value unless another thread may be changing it, and publish what has changed.
 
         Give whether there is a change to tell. `me`: who else may have made it.
         """
         with _master:
             suspects = self.named.get(entry, [])
             authors = {*me, *(suspect.run for suspect in suspects)}
-            if not authors or self.is_held(entry, is_in_the_way):
+            if not authors or (not is_last_chance and self.is_held(entry)):
                 return False  # its release has it looked at
             seen = len(suspects)
             value = entry.value
             before = entry.fingerprint
         after = _fingerprint(value)
         with _master:
-            if self.is_held(entry, is_in_the_way):
+            if not is_last_chance and self.is_held(entry):
                 return False  # it was taken while we looked
             authors |= {suspect.run for suspect in suspects}
             if self.named.get(entry) is suspects:
@@ -916,32 +938,40 @@ class _Inspector:
                 return False
             entry.fingerprint = after
             authors |= {run for run in _running if entry in run.handed}
-            if self.is_held(entry, _Transaction.may_change):
+            if any(entry in one.handed for one in self.others()):
                 authors.add(None)
         is_locked = any(suspect.is_locked for suspect in suspects) or _local.transaction.depth > 0
         return self.publish(entry, value, authors, is_locked)
 
-    def look_at_overdue(self, mine: _Transaction) -> None:
-        """Look at what somebody held whenever it was looked at; to be told with a transaction."""
-        late = time.monotonic() - _PATIENCE
-        with _master:
-            overdue = [entry for entry, (first, *_) in self.named.items() if first.since < late]
-        for entry in overdue:
-            if mine.may_change(entry):
-                self.look_at(entry, [_change_here("")[1]], _Transaction.guards)
+    def is_held(self, entry: _Entry) -> bool:
+        """Whether another thread may be changing a value just now. Under the master lock.
 
-    def look_before(self, entry: _Entry, after: _Fingerprint, me: _Run | None) -> None:
-        """Look at what others may have changed, where its replacement would hide that."""
-        quiet = _quiet.get()
-        is_hidden = after.content == entry.fingerprint.content
-        if quiet is not None:
-            is_hidden = entry not in quiet.handed  # else what has changed is our own change
-        if not is_hidden:
-            return
+        Who holds its own lock may, for as long as it takes. Who has it in hand under another lock
+        may, too, but delays the look for a second only: it may hold that lock for ever.
+        """
+        others = self.others()
+        is_late = entry in self.overdue
+        return any(
+            entry.key in one.names or (entry in one.handed and not is_late) for one in others
+        )
+
+    def others(self) -> list[_Transaction]:
+        """Give the transactions of other threads. Under the master lock."""
+        mine = _local.transaction
+        return [one for one in _transactions if one is not mine]
+
+    def look_at_overdue(self, mine: _Transaction) -> None:
+        """Look at what a lock guards that was held at every look; to be told with a transaction."""
+        for entry in list(self.overdue):
+            if entry.key in mine.names:
+                self.look_at(entry, [_change_here()[1]])
+
+    def look_before(self, entry: _Entry, me: _Run | None) -> None:
+        """Look at what others may have changed in place, before an equal value hides that."""
         with _master:
             in_hand = any(entry in run.handed for run in _running if run is not me)
             is_suspect = in_hand or entry in self.named
-        if is_suspect and self.look_at(entry, [me], lambda transaction, entry: False):
+        if is_suspect and self.look_at(entry, [me], is_last_chance=True):
             _notify([entry])
 
     def tell_by_now(self, entry: _Entry, me: _Run | None) -> None:
@@ -955,17 +985,12 @@ class _Inspector:
         before = entry.fingerprint
         after = _fingerprint(value)
         with _master:
-            is_others = entry in self.named or self.is_held(entry, _Transaction.may_change)
+            is_others = entry in self.named or self.is_held(entry)
             if entry.fingerprint is not before or is_others:
                 return
             entry.fingerprint = after
         if after.content != before.content:
             _store.offer(entry, value, _Change("changed in place"), is_told=False)
-
-    def is_held(self, entry: _Entry, is_in_the_way: Callable[[_Transaction, _Entry], bool]) -> bool:
-        """Whether another thread's transaction is in the way of a look. Under the master lock."""
-        mine = _local.transaction
-        return any(is_in_the_way(one, entry) for one in _transactions if one is not mine)
 
     def publish(
         self, entry: _Entry, value: Any, authors: set[_Run | None], is_locked: bool
@@ -1001,7 +1026,7 @@ _Stale = dict[str | None, list[_Entry]]  # and the entries that have another one
 def _add_notes(notes: _Notes, more: _Notes) -> None:
     """Add what was read, with the older version where both have one."""
     for fragment, versions in more.items():
-        mine = notes.setdefault(fragment, {})
+        mine = notes.setdefault(fragment, versions)  # the run's own notes, for what it knows later
         for entry, version in versions.items():
             mine[entry] = min(version, mine.get(entry, version))
 
@@ -1025,14 +1050,15 @@ class _Run:
         self.fragments: list[str] = list(ctx.fragment_ids_this_run or ())
         self.thread_id = thread_id  # of no other thread until it is over
         self.is_over = False
-        self.is_whole = False  # it has ended, and was not cut short by a rerun
+        self.is_whole = False  # it has ended for good, and not to begin anew at once
         self.is_shown = False  # in place of what was shown before it
         self.cause = _Cause()
+        self.change = _BY_A_THREAD  # what is noted of its assignments
         self.readers: _Notes = {}
         self.cut_short: _Notes = {}  # what was read by runs of its runner just before it
         self.messages = 0  # that it has sent to the page
         self.messages_before: dict[_Entry, int] = {}  # the first read of an entry that can be shown
-        self.redraws: set[_Entry] = set()  # shown, and then assigned
+        self.outdated: set[_Entry] = set()  # shown, and then assigned
         self.handed: set[_Entry] = set()  # containers, which may be changed in place without a lock
 
     def note(self, entry: _Entry, fragment: str | None, is_shown: bool) -> None:
@@ -1049,20 +1075,20 @@ class _Run:
         """Note what this run assigns although something was drawn since it was read."""
         for entry in entries:
             if self.messages_before.get(entry, self.messages) != self.messages:
-                self.redraw(entry)
+                self.outdate(entry)
 
-    def redraw(self, entry: _Entry) -> None:
+    def outdate(self, entry: _Entry) -> None:
         """Have this run's own page drawn again, if it shows the entry: once for each of them."""
         is_read = any(entry in notes for notes in list(self.readers.values()))
         if is_read and entry not in self.cause.redrawn:
-            self.redraws.add(entry)
+            self.outdated.add(entry)
 
     def know(self, entry: _Entry, before: int) -> None:
         """Note a change that this run has made itself.
 
         Once the run is over, these notes are the session's: so also a late look spares its page.
         """
-        if entry not in self.redraws:
+        if entry not in self.outdated:
             for notes in list(self.readers.values()):
                 if notes.get(entry) == before:  # else it has missed an earlier change, too
                     notes[entry] = entry.version
@@ -1075,7 +1101,7 @@ class _Session:
         self.app: weakref.ref[Any] = weakref.ref(app)  # Streamlit's own object for it
         self.name = f"session {app.id}"
         self.readers: _Notes = {}  # of the runs that it shows
-        self.redraws: set[_Entry] = set()  # what they have assigned after they had drawn it
+        self.outdated: set[_Entry] = set()  # what they have assigned after they had drawn it
         self.redrawn: frozenset[_Entry] = frozenset()  # and what was so when they were asked for
         self.is_ours = False  # whether we asked for any run that it shows
         self.has_missed = False  # whether messages to the page were lost
@@ -1093,13 +1119,13 @@ class _Session:
             run.cut_short = {}
             for fragment in (*run.fragments, *run.readers):
                 self.readers.pop(fragment, None)
-            self.redraws = {entry for entry in self.redraws if self.shows_older(entry)}
-            if not self.redraws:
+            self.outdated = {entry for entry in self.outdated if self.shows_older(entry)}
+            if not self.outdated:
                 self.redrawn = frozenset()
             self.add(run)
         else:
             self.readers = run.readers
-            self.redraws = run.redraws
+            self.outdated = run.outdated
             self.redrawn = run.cause.redrawn
             self.is_ours = run.cause.is_ours
             self.has_missed = False
@@ -1108,7 +1134,7 @@ class _Session:
         """Show what a run has read beside what was shown before: how much of it, nobody says."""
         _add_notes(self.readers, run.cut_short)
         _add_notes(self.readers, run.readers)
-        self.redraws |= run.redraws
+        self.outdated |= run.outdated
         self.redrawn |= run.cause.redrawn
         self.is_ours |= run.cause.is_ours
 
@@ -1140,7 +1166,7 @@ class _Session:
         depth = max((entry.change.depth for entry in entries), default=0)
         in_place = min((entry.change.in_place for entry in entries), default=0)
         redrawn: frozenset[_Entry] = frozenset()
-        if entries and self.redraws.issuperset(entries):
+        if entries and self.outdated.issuperset(entries):
             redrawn = self.redrawn.union(entries)
         self.requests = requests
         self.asked_at = time.monotonic()
@@ -1266,10 +1292,8 @@ class _Scheduler:
         if app._scriptrunner is not None:  # a rerun would interrupt it; we hear of its end
             app._scriptrunner.on_event.connect(_on_event, weak=False)
             return None
-        if session.run is not None:  # it has ended, and we have not yet heard of it
-            return None
-        if not self.runtime.is_active_session(app.id):
-            return None
+        if session.run is not None or not self.runtime.is_active_session(app.id):
+            return None  # we have not yet heard of its run's end; nobody is there
         wait = self.wait_of_chain(session, stale)
         if wait > 0:
             return wait
@@ -1278,8 +1302,8 @@ class _Scheduler:
             del session.readers[fragment]
             return 0.0
         session.plan(stale, None)
-        runner = _request_rerun(app, fragment)
-        if runner is None:
+        runner = _guarded(_request_rerun, app, fragment)
+        if runner is None:  # it is ignored, or an error
             session.has_missed = False
             session.cause = None
             session.readers = {f: notes for f, notes in session.readers.items() if f not in stale}
@@ -1305,7 +1329,11 @@ class _Scheduler:
         return session.asked_at + min(1.0, 0.05 * (longest - _CHAIN)) - time.monotonic()
 
     def run_ended(self, run: _Run) -> None:
-        """Hear that a whole run has ended, as Streamlit has: it takes note, unless superseded."""
+        """Hear that a whole run has ended, of which Streamlit has heard before us.
+
+        It has taken note, unless the runner is not the session's any more: it was superseded, or
+        has ended, too.
+        """
         app = run.session.app()
         runner = None if app is None else app._scriptrunner
         if runner is not None and runner._requests is run.requests:
@@ -1314,7 +1342,11 @@ class _Scheduler:
             run.session.add(run)
 
     def runner_ended(self, run: _Run, client_state: Any) -> None:
-        """Hear that the runner has ended that made a run last; Streamlit takes note, or not."""
+        """Hear that the runner has ended that made a run last.
+
+        If Streamlit has kept its client state, what that run drew is shown, also where we have
+        heard of the run's end only now.
+        """
         session = run.session
         app = session.app()
         if app is None:
@@ -1401,58 +1433,50 @@ def _thread_state() -> Any:
         return None
 
 
-def _change_here(how: str) -> tuple[_Change, _Run | None]:
+def _change_here() -> tuple[_Change, _Run | None]:
     """Give what is to be noted of a change that this thread makes, and the run whose own it is.
 
     What helper threads of a run change is nobody's own, but goes on with its chain.
     """
     _, run = _here()
     if run is None:
-        return _Change(how), None
-    change = _Change(how, run.session.name, run.cause.depth + 1)
+        return _BY_A_THREAD, None
     if run.thread_id == threading.get_ident():
-        return change, run
-    return change, run if getattr(_thread_state(), "is_parallel_worker", False) else None
+        return run.change, run
+    return run.change, run if getattr(_thread_state(), "is_parallel_worker", False) else None
 
 
 def _begin(ctx: Any, before: _Run | None = None) -> _Run | None:
     """Note that a run has begun. None if it is no session's, or one that was superseded."""
-    cls: Any = sys.modules["streamlit.runtime"].Runtime
-    runtime: Any = cls.instance() if cls.exists() else None
-    if not issubclass(type(runtime), cls):
-        return None  # `AppTest` puts a mock in its place
-    if _scheduler is None and not _has_all(runtime, ctx):
-        return None
-    info = runtime._session_mgr.get_session_info(ctx.session_id)
-    runner = info and info.session._scriptrunner
-    if runner is None or runner._requests is not ctx.script_requests:
+    global _off
+    try:
+        cls: Any = sys.modules["streamlit.runtime"].Runtime
+        runtime: Any = cls.instance() if cls.exists() else None
+        if not issubclass(type(runtime), cls):
+            return None  # `AppTest` puts a mock in its place
+        info = runtime._session_mgr.get_session_info(ctx.session_id)
+        runner = info and info.session._scriptrunner
+        if runner is None or runner._requests is not ctx.script_requests:
+            return None
+        if _scheduler is None:
+            _look_up(runtime, info.session, ctx)
+    except (AttributeError, KeyError) as error:
+        if _scheduler is not None:
+            raise  # it is this session's alone
+        _off = True  # we stay a dictionary with locks
+        message = "server_state reruns no session: Streamlit lacks something (%s). %s"
+        _logger.warning(message, error, "Copy a newer server_state.py.")
         return None
     return _begin_run(_session(runtime, info.session), ctx, runner, before)
 
 
-def _has_all(runtime: Any, ctx: Any) -> bool:
-    """Look up all that is needed of Streamlit, once. Without it we stay a dictionary with locks."""
-    global _off
-    try:
-        info = runtime._session_mgr.get_session_info(ctx.session_id)
-        if info is None or info.session._scriptrunner is None:
-            return True  # a session that is about to go
-        needs = {
-            _NEEDS_OF_SESSION: info.session,
-            _NEEDS_OF_CONTEXT: ctx,
-            "is_active_session": runtime,
-            "get_option set_option": sys.modules["streamlit.config"],
-            "RerunData": sys.modules[_SCRIPTRUNNER],
-        }
-        if "current_fragment_id" not in ctx.__dict__:
-            needs["ThreadState.get"] = sys.modules[_FRAGMENTS]
-        for names, owner in needs.items():
-            operator.attrgetter("__class__", *names.split())(owner)
-    except (AttributeError, KeyError) as error:
-        _off = True
-        message = "server_state reruns no session: Streamlit lacks something (%s). %s"
-        _logger.warning(message, error, "Copy a newer server_state.py.")
-    return not _off
+def _look_up(runtime: Any, session: Any, ctx: Any) -> None:
+    """Look up all that is needed of Streamlit, once: AttributeError or KeyError, which name it."""
+    operator.attrgetter("is_active_session")(runtime)
+    operator.attrgetter(*_NEEDS_OF_SESSION.split())(session)
+    operator.attrgetter(*_NEEDS_OF_CONTEXT.split())(ctx)
+    if "current_fragment_id" not in ctx.__dict__:
+        operator.attrgetter("ThreadState.get")(sys.modules[_FRAGMENTS])
 
 
 def _session(runtime: Any, app: Any) -> _Session:
@@ -1484,6 +1508,7 @@ def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) ->
         elif before is not None and run.requests._rerun_data.widget_states is None:
             run.cause = before.cause  # by `st.rerun()`: what a browser asks for has widget states
         session.cause = None
+        run.change = _Change("assigned", session.name, run.cause.depth + 1)
     runner.on_event.connect(_on_event, weak=False)
     return run
 
@@ -1507,6 +1532,7 @@ def _on_event(sender: Any, event: Any, **details: Any) -> None:
     if event.name == "SHUTDOWN":
         if not run.is_over:  # the script has called `sys.exit()`
             _guarded(_end_run, run)
+            run.is_whole = True
         _scheduler.call(_scheduler.runner_ended, run, details.get("client_state"))
     elif "STOPPED" in event.name:
         _guarded(_end_run, run)
@@ -1591,16 +1617,17 @@ class _Alone:
         return bool(lock._lock.acquire(blocking, timeout))
 
     def commit(self, transaction: _Transaction) -> None:
-        """Tell what was `changed`, and have it looked at what was `handed`; keep all or nothing.
+        """Tell what was `changed`, and have looked at what was `in_hand`; keep all or nothing.
 
-        The locks of `names` are held until it is done, and are released whatever it raises.
+        It is asked while the locks are held, which are released whatever it raises. To keep
+        nothing is to put back what the entries held: they have their new values already.
         """
         quiet = _quiet.get()
-        if quiet is not None:  # its end looks, but at what others may have changed before it
-            quiet.handed.update(transaction.handed - _inspector.named.keys())
-        if quiet is None and transaction.handed:
-            run = _change_here("")[1]
-            _inspector.name(transaction.handed, run, True, transaction.changed)
+        in_hand = transaction.in_hand()
+        if quiet is not None:  # its end looks; but what is named already is another's to tell
+            quiet.handed.update(in_hand - _inspector.named.keys())
+        if quiet is None and in_hand:
+            _inspector.name(in_hand, _change_here()[1], True, transaction.changed)
         elif transaction.changed:
             _tell(transaction.changed)
 
@@ -1612,7 +1639,7 @@ class _Alone:
         return _assign(new, only_new)
 
     def offer(self, entry: _Entry, value: Any, change: _Change, is_told: bool) -> bool:
-        """Keep a change in place that is no transaction's; False if it came too late."""
+        """Keep a change in place that is no transaction's; False if it came too late. No error."""
         return True
 
     def force(self, entry: _Entry) -> None:

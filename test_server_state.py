@@ -11,12 +11,17 @@ import functools
 import gc
 import heapq
 import importlib.util
+import io
 import itertools
+import logging
 import multiprocessing
 import os
 import pickle
+import queue
 import random
 import re
+import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -512,7 +517,6 @@ class World:
             runner.context.run(next, runner.steps)
         except StopIteration:
             self.runners.remove(runner)
-            self.current = None
             vars(runner).pop("local", None)  # goes with the thread
         finally:
             self.current = None
@@ -716,6 +720,19 @@ class Mapping(Case):
                 setattr(self.state, name, 1)
         self.assertEqual(len(self.state), 0)
 
+    def test_M2_a_store_may_have_a_value_that_is_missing_here(self):
+        class Store(self.module._Alone):
+            def found(self, key):
+                if key == "refused":
+                    raise ValueError("cannot be read")
+                return 1 if key == "there" else self_.module._MISSING
+
+        self_ = self
+        with mock.patch.object(self.module, "_store", Store()):
+            self.assertEqual((self.state["there"], "there" in self.state, "gone" in self.state), (1, True, False))
+            with self.assertRaisesRegex(ValueError, "cannot be read"):
+                "refused" in self.state  # noqa: B015
+
     def test_M3_iteration_works_on_a_snapshot(self):
         self.state.update(a=1, b=2, c=3)
         for key, _ in self.state.items():
@@ -735,7 +752,7 @@ class Locks(Case):
         self.state.x = 1
         del self.state.x
         self.assertIs(self.locks.x, lock)
-        self.assertIs(self.locks["x",], lock)
+        self.assertEqual(self.locks["x",]._lock.locks, [lock._lock])
         with lock, lock:
             self.assertTrue(lock.acquire())
             lock.release()
@@ -977,25 +994,35 @@ class Locks(Case):
 
     def test_L6_where_a_lock_is_held_at_every_look_the_next_release_looks(self):
         worker, next_one = types.SimpleNamespace(ctx=None), types.SimpleNamespace(ctx=None)
-        for name in ("x", "another"):  # the value's own lock, and one under which it is in hand
-            self.state.x = []
-            (other,) = self.tabs(1)
-            with self.locks["x"]:
-                self.state.x.append("told")
-            self.in_thread(worker, self.locks[name].acquire)
-            self.in_thread(worker, lambda: self.state.x)
-            self.world.settle(1.5)
+        self.state.x = []
+        (other,) = self.tabs(1)
+        with self.locks["x"]:
+            self.state.x.append("told")
+        self.in_thread(worker, self.locks["x"].acquire)
+        self.world.settle(1.5)
+        self.world.step_inspector()
+        self.assertEqual(other.shown[None, "x"], "[]")
+        self.in_thread(worker, self.locks["x"].release)  # no look comes between
+        self.in_thread(next_one, self.locks["x"].acquire)
+        self.world.settle(0.5)
+        self.assertEqual(other.shown[None, "x"], "['told']")
+        self.in_thread(next_one, self.locks["x"].release)
+
+    def test_L6_a_value_in_hand_under_another_lock_for_ever(self):
+        worker = types.SimpleNamespace(ctx=None)
+        self.state.log = []
+        (other,) = self.tabs(1, reads("log"))
+        self.in_thread(worker, self.locks["worker"].acquire)
+        self.in_thread(worker, lambda: self.state.log)
+        with self.locks["log"]:
+            self.state.log.append("told")
+        self.world.settle(0.5)
+        self.assertEqual(other.shown[None, "log"], "[]")
+        self.world.settle(0.7)
+        for _ in range(2):
             self.world.step_inspector()
-            self.assertEqual(other.shown[None, "x"], "[]")
-            with mock.patch.object(self.module._Inspector, "look"):  # it never comes to it
-                self.in_thread(worker, self.locks[name].release)
-                self.assertEqual(self.module._present["x"].fingerprint.content, fingerprint(self.module, ["told"]))
-            self.in_thread(next_one, self.locks[name].acquire)
-            self.in_thread(next_one, lambda: self.state.x)
-            self.world.step_inspector()
-            self.world.settle(0.5)
-            self.assertEqual(other.shown[None, "x"], "['told']")
-            self.in_thread(next_one, self.locks[name].release)
+        self.world.settle(0.5)
+        self.assertEqual(other.shown[None, "log"], "['told']")
 
     def test_L3_however_long_a_lock_is_held(self):
         worker = types.SimpleNamespace(ctx=None)
@@ -1153,8 +1180,15 @@ class Locks(Case):
             try:
                 yield from make_runs(runner)
             except SystemExit:
-                runner.send("SHUTDOWN", client_state=ClientState())
-                runner.world.loop.call_soon_threadsafe(runner.session.over, runner, None)
+                client_state = ClientState()
+                runner.send("SHUTDOWN", client_state=client_state)
+                runner.world.loop.call_soon_threadsafe(runner.session.over, runner, client_state)
+
+        def exits(session):
+            session.show("x")
+            yield
+            if session is tab:
+                raise SystemExit
 
         make_runs = Runner.main
         self.state.x = ["a"]
@@ -1163,28 +1197,109 @@ class Locks(Case):
             self.click(tab)
             tab.click(leaves)
             self.world.settle()
-        self.assertEqual(other.shown[None, "x"], "['a', 'b']")
-        self.assertTrue(self.locks["m"].acquire(blocking=False))
+            self.assertEqual(other.shown[None, "x"], "['a', 'b']")
+            self.assertTrue(self.locks["m"].acquire(blocking=False))
+            self.locks["m"].release()
+            self.runs_of(tab, other)
+            self.world.script = exits
+            tab.click()
+            self.world.settle()
+            self.state.x = "new"
+            self.world.settle(5)
+        self.assertLessEqual(self.runs_of(tab)[0], 3)
 
-    def test_L1_a_lock_that_a_dead_thread_left_behind(self):
+    def test_L1_a_lock_that_a_thread_leaves_is_released_at_its_end(self):
         module = load()
+        lock = module.server_state_lock["left"]
+
+        def leaves():
+            lock.acquire()
+            module.server_state_lock["a", "left"].acquire()
+            module.server_state.x = 1
+
         for _ in range(20):
-            thread = threading.Thread(target=module.server_state_lock["lost"].acquire, args=(False,))
+            thread = threading.Thread(target=leaves)
             thread.start()
             thread.join()
+            self.assertTrue(lock.acquire(timeout=10))
+            lock.release()
+            self.assertFalse(lock.locked())
+        entry, until = module._present["x"], time.monotonic() + 30
+        while entry.told != entry.version and time.monotonic() < until:
+            time.sleep(0.001)
+        self.assertEqual(entry.told, entry.version)
         del thread
         gc.collect()
         self.assertTrue(is_idle(module))
 
+    def test_L1_locked(self):
+        module = load()
+        locks, seen = module.server_state_lock, []
+        locks["a"], locks["b"]
+
+        def look():
+            seen.append((locks["a"].locked(), locks["b"].locked(), locks["a", "b"].locked()))
+
+        def elsewhere():
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+
+        look()
+        with locks["a"]:
+            look()
+            elsewhere()
+        elsewhere()
+        free, held = (False, False, False), (True, False, True)
+        self.assertEqual(seen, [free, held, held, free])
+
+    def test_L1_asking_for_a_lock_with_get_does_not_make_it(self):
+        self.assertEqual((self.locks.get("x"), self.locks.get("x", 1), len(self.locks)), (None, 1, 0))
+        self.assertIs(self.locks.get("x"), None)
+        self.assertIs(self.locks["x"], self.locks.get("x"))
+
     def test_L1_what_a_thread_changed_that_ends_with_a_lock_is_told(self):
-        other = self.tabs(1)[0]
-        self.locks["lost"].acquire()
+        log = self.state.log = []
+        one, two = self.tabs(1)[0], self.tabs(1, reads("log"))[0]
+        self.locks["log"].acquire()
         self.state.x = "told"
+        log.append("told")
         self.world.settle()
-        self.assertEqual(other.shown[None, "x"], "None")
+        self.assertEqual((one.shown[None, "x"], two.shown[None, "log"]), ("None", "[]"))
         vars(self.world).pop("local")  # the thread's end
+        self.world.script = lambda session: reads("x" if session is one else "log")(session)
         self.world.settle()
-        self.assertEqual(other.shown[None, "x"], "'told'")
+        self.assertEqual((one.shown[None, "x"], two.shown[None, "log"]), ("'told'", "['told']"))
+
+    def test_L1_a_run_leaves_locks_and_its_thread_goes_on(self):
+        def leaves(session):
+            self.state.get("x")
+            self.locks["a", "b"].acquire(blocking=False)
+            yield
+
+        def locked():
+            with self.locks["x"]:
+                self.state.x.x = "told"
+
+        def script(session):
+            session.show("x")
+            yield
+            yield from session.fragment("f", reads())
+
+        self.state.x = Point("old")
+
+        tab, other = self.tabs(2, script)
+        tab.click(leaves)
+        self.world.step_runner(self.world.runners[0])
+        tab.click(does(locked), fragment="f")  # waits for the same runner
+        seen = []
+        while self.world.runners:
+            self.world.step_runner(self.world.runners[0])
+            seen.append(self.locks["a"].locked())
+            self.assertGreaterEqual(min(transaction.depth for transaction in self.module._transactions), 0)
+        self.assertEqual((len(tab.runs), True in seen, seen[-5:]), (2, True, [False] * 5))
+        self.world.settle()
+        self.assertEqual(other.shown[None, "x"], repr(Point("told")))
 
     def test_L3_what_was_assigned_and_changed_in_place_is_told_once_however_late_the_look(self):
         (tab,) = self.tabs(1, reads("log", "n"))
@@ -1631,6 +1746,16 @@ class Reruns(Case):
             self.world.settle()
         self.assertEqual((set(tab.runs), tab.shown["f", "x"]), ({("f",)}, "2"))
 
+    def test_R3_a_fragment_that_changes_something_in_place_is_not_told_of_it(self):
+        def append():
+            with self.locks["log"]:
+                self.state.log.append(1)
+
+        self.state.log = []
+        tab, other = self.tabs(2, lambda session: session.fragment("f", reads("log")))
+        self.click(tab, append, fragment="f")
+        self.assertEqual((tab.runs, other.runs), ([("f",)], [("f",)]))
+
     def test_R2_what_a_helper_thread_of_a_fragment_reads_is_the_fragments(self):
         def fragment(session):
             runner = self.world.current
@@ -2016,6 +2141,60 @@ class Reruns(Case):
         before = self.state.x
         self.world.settle(10)
         self.assertTrue(5 <= self.state.x - before <= 25, self.state.x - before)  # each of two tabs, once a second
+
+    def test_R6_a_request_that_streamlit_refuses_leaves_no_chain(self):
+        (tab,) = self.tabs(1)
+        with mock.patch.object(tab, "request_rerun", lambda state: None):
+            self.write(1)()
+            self.world.settle()
+        tab.click()
+        self.world.step_runner(self.world.runners[0])
+        self.world.step_runner(self.world.runners[0])
+        self.assertEqual(tab._scriptrunner.ctx._server_state.cause, self.module._Cause())
+
+    def test_R6_a_request_that_fails_leaves_no_chain(self):
+        (tab,) = self.tabs(1)
+        fails = mock.patch.object(tab, "request_rerun", side_effect=ValueError("gone"))
+        with fails, self.assertLogs("server_state", "ERROR") as logs:
+            self.write(1)()
+            self.world.settle()
+        self.assertEqual(len(logs.output), 1)
+        tab.click()
+        self.world.step_runner(self.world.runners[0])
+        self.world.step_runner(self.world.runners[0])
+        self.assertEqual(tab._scriptrunner.ctx._server_state.cause, self.module._Cause())
+
+    def test_R5_only_those_who_read_what_has_changed_are_looked_at(self):
+        def script(session):
+            session.show("x" if session.page == "main" else "y")
+            yield
+
+        one, two = self.tabs(2, script)
+        self.click(two, page="other")
+        self.module._scheduler.next_sweep = float("inf")  # which looks at all
+        asked, stale = [], self.module._Session.stale
+        with mock.patch.object(self.module._Session, "stale", lambda session: asked.append(session) or stale(session)):
+            self.write(1, "nobody's")()
+            self.world.settle(0.1)
+            self.assertEqual(asked, [])
+            self.write(1)()
+            self.world.settle(0.1)
+        self.assertEqual({session.app() for session in asked}, {one})
+        self.assertEqual(one.shown[None, "x"], "1")
+
+    def test_R5_garbage_is_collected_again_when_the_last_tab_has_gone(self):
+        (tab,) = self.tabs(1)
+        self.write(1)()
+        while not self.world.runners:
+            self.world.step_loop() if self.world.loop.soon else self.world.pass_time(0.001)
+        self.assertFalse(self.world.options["runner.postScriptGC"])
+        self.world.runners.clear()
+        self.world.sessions.clear()
+        self.world.ours.clear()
+        del tab
+        gc.collect()
+        self.world.settle(7)
+        self.assertTrue(self.world.options["runner.postScriptGC"])
 
     def test_R6_a_user_begins_a_new_chain(self):
         def script(session):
@@ -2691,6 +2870,18 @@ class Changes(Case):
             for j, two in enumerate(values()):
                 self.assertEqual(self.same(one, two), i == j, (one, two))
 
+    def test_C5_a_dict_of_an_own_class_that_holds_itself(self):
+        class Room(dict):
+            pass
+
+        def room(text):
+            made = Room(text=text)
+            made["self"] = made.again = made
+            return made
+
+        self.assertTrue(self.same(room("a"), room("a")))
+        self.assertFalse(self.same(room("a"), room("b")))
+
     def test_C3_a_dict_with_attributes(self):
         class Room(dict):
             __getattr__ = dict.__getitem__
@@ -2777,6 +2968,125 @@ class Changes(Case):
             for same in (read, other):
                 self.assertEqual(before, fingerprint(self.module, {"of today": [same]}), index)
         self.assertTrue(self.same(np.asfortranarray(array), array))
+
+    def check_data(self, make, use=None, change=None):
+        """An equal one made anew is no change, a use is none, and a change in place is seen."""
+        for wrap in (lambda value: value, lambda value: {"a": [value]}):
+            one, two = make(), make()
+            before = fingerprint(self.module, wrap(one))
+            with self.subTest(one):
+                self.assertEqual(before, fingerprint(self.module, wrap(two)), "made anew")
+                if use is not None:
+                    use(one)
+                    self.assertEqual(before, fingerprint(self.module, wrap(one)), "used")
+                if change is not None:
+                    change(one)
+                    self.assertNotEqual(before, fingerprint(self.module, wrap(one)), "changed in place")
+
+    def check_service(self, make, use=None):
+        for wrap in (lambda value: value, lambda value: {"a": [value]}):
+            one, two = make(), make()
+            before = fingerprint(self.module, wrap(one))
+            with self.subTest(one):
+                self.assertNotEqual(before, fingerprint(self.module, wrap(two)), "another one")
+                if use is not None:
+                    use(one)
+                self.assertEqual(before, fingerprint(self.module, wrap(one)), "used")
+
+    def make_socket(self):
+        made = socket.socket()
+        self.addCleanup(made.close)
+        return made
+
+    def test_C3_kinds_of_the_standard_library_and_of_the_app(self):
+        class Circle:
+            def __init__(self):
+                self.radius = 2
+
+            @functools.cached_property
+            def area(self):
+                return self.radius**2
+
+        class Stack:
+            __slots__ = ("items",)
+
+            def __init__(self):
+                self.items = [1]
+
+            def __reduce__(self):
+                return tuple, (), {"items": self.items}
+
+        def both(one, a=0):
+            return one, a
+
+        def write(file):
+            file.seek(0)
+            file.write(type(file.getvalue())(b"x" if isinstance(file, io.BytesIO) else "x"))
+
+        self.check_data(Circle, lambda circle: circle.area, lambda circle: setattr(circle, "radius", 3))
+        self.check_data(Stack, None, lambda stack: stack.items.append(2))
+        self.check_data(lambda: functools.partial(both, 1, a=[]), None, lambda partial: partial.keywords["a"].append(1))
+        self.assertFalse(self.same(functools.partial(both, 1), functools.partial(lambda one: one, 1)))
+        self.check_data(lambda: io.BytesIO(b"abc"), lambda file: file.read(), write)
+        self.check_data(lambda: io.StringIO("abc"), lambda file: file.read(), write)
+        self.check_data(lambda: random.Random(1), None, lambda generator: generator.random())
+        self.check_service(threading.Event, lambda event: event.set())
+        self.check_service(lambda: queue.Queue(), lambda tasks: tasks.put(1))
+        self.check_service(lambda: sqlite3.connect(":memory:"), lambda connection: connection.close())
+        self.check_service(self.make_socket, lambda connection: connection.close())
+        self.check_service(lambda: logging.Logger("a"), lambda logger: logger.setLevel(10))
+
+    def test_C3_kinds_of_installed_packages(self):
+        try:
+            import matplotlib.figure
+            import networkx
+            import plotly.graph_objects
+            import shapely
+            import sklearn.linear_model
+            import sqlalchemy
+            from PIL import Image
+        except ImportError:
+            return  # the end-to-end tests run this one where they are installed
+        graphs = plotly.graph_objects
+        self.check_data(
+            lambda: Image.new("RGB", (9, 9)),
+            lambda image: image.resize((4, 4)),
+            lambda image: image.putpixel((1, 1), (9, 9, 9)),
+        )
+        self.check_data(
+            lambda: graphs.Figure(graphs.Bar(y=[1, 2])),
+            lambda figure: figure.to_json(),
+            lambda figure: figure.add_trace(graphs.Bar(y=[1])),
+        )
+        self.check_data(
+            lambda: networkx.path_graph(4),
+            lambda graph: (graph.adj, graph.degree, networkx.shortest_path(graph, 0, 3)),
+            lambda graph: graph.add_edge(0, 3),
+        )
+        self.check_data(lambda: shapely.Polygon([(0, 0), (1, 0), (1, 1)]), lambda shape: shape.area)
+        self.assertFalse(self.same(shapely.Point(0, 0), shapely.Point(0, 1)))
+        self.check_service(
+            lambda: sklearn.linear_model.LinearRegression().fit([[1], [2]], [1, 2]),
+            lambda model: model.fit([[1], [2]], [1, 3]),
+        )
+        self.check_service(lambda: sqlalchemy.create_engine("sqlite://"), lambda engine: engine.connect().close())
+        self.check_service(matplotlib.figure.Figure, lambda figure: figure.add_subplot())
+
+    def test_C5_objects_in_a_long_chain_or_a_grid(self):
+        """However deep they are linked, a change in the last one is seen."""
+
+        class Cell:
+            def __init__(self):
+                self.near, self.text = [], ""
+
+        cells = [Cell() for _ in range(2000)]
+        for one, two in itertools.pairwise(cells):
+            one.near.append(two)
+            two.near.append(one)
+        before = fingerprint(self.module, cells[0])
+        self.assertEqual(before, fingerprint(self.module, cells[0]))
+        cells[-1].text = "x"
+        self.assertNotEqual(before, fingerprint(self.module, cells[0]))
 
     def test_C4_everything_else_by_identity(self):
         class Bad:
@@ -3061,6 +3371,73 @@ class Life(Case):
         self.assertEqual(len(logs.output), 1)
         self.assertIn("_session_mgr", logs.output[0])
         self.assertEqual(self.state.x, [1, 2])
+
+    def test_S4_then_nothing_is_looked_at_for_nobody(self):
+        del self.world.modules["streamlit.runtime"].Runtime._session_mgr
+        self.state.x = []
+        with self.assertLogs("server_state", "WARNING"):
+            (tab,) = self.tabs(1, reads("x"))
+        self.world.settle()
+        self.click(tab, lambda: self.state.x)
+        self.assertEqual(self.module._inspector.named, {})
+
+    def test_S4_a_lock_that_a_run_leaves_is_released(self):
+        del self.world.modules["streamlit.runtime"].Runtime._session_mgr
+
+        def leaves(session):
+            self.locks["left"].acquire(blocking=False)
+            self.state.get("x")
+            yield
+            raise StopScript
+
+        with self.assertLogs("server_state", "WARNING"):
+            (tab,) = self.tabs(1)
+        tab.click(leaves)
+        self.world.settle()
+        self.assertTrue(self.locks["left"].acquire(blocking=False))
+
+
+class Log(Case):
+    """Why was I rerun? The logger says it at DEBUG."""
+
+    def lines(self, function):
+        with self.assertLogs("server_state", "DEBUG") as logs:
+            function()
+            self.world.settle()
+        return [line.rpartition("server_state:")[2] for line in logs.output]
+
+    def test_who_is_rerun_for_which_keys_and_who_changed_them_how(self):
+        def script(session):
+            session.show("log")
+            yield
+            yield from session.fragment("f", reads("x"))
+
+        self.state.log = []
+        tab, other = self.tabs(2, script)
+        name, another = (f"session {session.id}"[:16] for session in (tab, other))
+        self.assertEqual(
+            self.lines(lambda: setattr(self.state, "x", 1)),
+            [f'{one} is rerun, fragment f: server_state["x"] assigned by a thread' for one in (name, another)],
+        )
+
+        def append():
+            with self.locks["log"]:
+                self.state.log.append(1)
+
+        expected = f'{another} is rerun, its page: server_state["log"] changed in place by {name}'
+        self.assertEqual(self.lines(lambda: tab.click(does(append))), [expected])
+        forced = self.lines(lambda: self.module.force_rerun_bound_sessions("log"))
+        self.assertIn('server_state["log"] forced by a thread', forced[0])
+        other.die()
+        other.reconnect()
+        self.assertIn(f"{another} is rerun, its page: what a dead connection lost", self.lines(lambda: None))
+
+    def test_each_of_two_warnings_is_given_for_a_key(self):
+        entry = self.module._entry("x")
+        with self.assertLogs("server_state", "WARNING") as logs:
+            for what in ("slowed down", "not told any more", "slowed down"):
+                self.module._warn_of_chain(entry, what)
+        self.assertEqual(len(logs.output), 2)
 
 
 def spawned():
@@ -3403,9 +3780,10 @@ class Readme(unittest.TestCase):
     def test_every_code_block_runs(self):
         text = (FILE.parent / "README.md").read_text()
         blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-        self.assertEqual(len(blocks), 3)
+        self.assertEqual(len(blocks), 4)
         streamlit = mock.MagicMock()
-        with mock.patch.dict(sys.modules, {"streamlit": streamlit, "server_state": load()}):
+        modules = {"streamlit": streamlit, "server_state": load(), "logging": mock.MagicMock()}
+        with mock.patch.dict(sys.modules, modules):
             for block in blocks:
                 names = {"__name__": "__main__"}
                 exec(compile(block, "README.md", "exec"), names)

@@ -262,6 +262,20 @@ def crowd() -> Measured:
     yield Row(what, [ours.stale], [alone.stale], beside, unit="tabs", limit=0)
 
 
+def keys() -> Measured:
+    """Each tab reads a thousand times, of ten keys or of a thousand."""
+    counts = {"many": 1000, "few": 10}
+    done = tabs.follow({name: tabs.serve("keys_app.py", settings=f"KEYS = {counts[name]}") for name in counts}, 100, 5)
+    what = "until the {} of 100 tabs that read 1,000 keys shows one that has changed"
+    yield Row(what.format("median"), done["many"].median, done["few"].median, "10 keys")
+    yield Row(what.format("last"), done["many"].last, done["few"].last, "10 keys", ratio=1.1)
+    for name, count in counts.items():
+        idle, written = tabs.idly_written(tabs.serve("keys_app.py", settings=f"KEYS = {count}"), 100)
+        what = f"CPU for 20 writes a second of a key that nobody reads, 100 tabs that read {count:,} others"
+        limit = 2 if name == "many" else None
+        yield Row(what, [100 * (written - idle)], [100 * idle], "idle", unit="%", limit=limit)
+
+
 def memory() -> Measured:
     used = tabs.memory(100)
     yield Row("memory for an idle session that has read 20 keys", [used.idle], unit="bytes", limit=4096)
@@ -299,6 +313,7 @@ GROUPS: dict[str, tuple[str, Callable[[], Measured]]] = {
     "scripts": ("Scripts that work or wait", scripts),
     "crowd": ("One write before 1,000 tabs", crowd),
     "steady": ("Writes that go on", steady),
+    "keys": ("Many keys", keys),
     "memory": ("Memory", memory),
     "imports": ("Import", imports),
 }

@@ -182,6 +182,18 @@ def worked(kind: str, count: int, times: int, pause: float, sleep: float = 0) ->
     return Worked(statistics.median(behind), threads, cpu, started, ended)
 
 
+def idly_written(server: Server, count: int) -> tuple[float, float]:
+    """The parts of a core that a server takes with so many tabs: idle, and with writes that concern none of them."""
+    with opened({"ours": server}, count) as all_tabs:
+        tabs = all_tabs["ours"]
+        quiet(tabs)
+        tabs[0].click("work")
+        done = server.folder / "work.json"
+        wait_for("the work", done.exists, 120)
+        idle, written = json.loads(done.read_text())
+    return idle, written
+
+
 @dataclass
 class Clocked:
     """What fragments that run by the clock do to the server."""

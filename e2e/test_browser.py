@@ -1,22 +1,14 @@
-"""What users see: two or more tabs of a real Chromium, driven by Playwright. Screenshots of failures are kept."""
+"""What users see: two or more tabs of a real Chromium, driven by Playwright."""
 
 from __future__ import annotations
 
-import functools
-import os
+import re
 import unittest
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Literal
 
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
-from chromium import launch
-from streamlit_client import ROOT, Proxy, RealServerCase, Server, app, wait_for
-
-FAILURES = Path(os.environ.get("E2E_FAILURES", "e2e-failures"))  # screenshots go here
-PATIENCE = 20_000  # milliseconds that anything may take
-expect.set_options(timeout=PATIENCE)
+from browser import CUT_OFF, TwoTabs, keeps_screenshots, write
+from streamlit_client import ROOT, Proxy, app, wait_for
 
 COUNTER = (ROOT / "demo_counter.py").read_text()
 CHAT = (ROOT / "demo_chat.py").read_text()
@@ -27,76 +19,6 @@ BELOW = """box => {
     while (box && getComputedStyle(box).overflowY !== "auto") box = box.parentElement;
     return box.scrollHeight - box.clientHeight - box.scrollTop;
 }"""
-# What is drawn outside of the window, to its left or its right.
-CUT_OFF = """() => [...document.querySelectorAll("[data-testid=stMain] *")].filter(element => {
-    const box = element.getBoundingClientRect();
-    return box.width > 1 && box.height > 1 && (box.left < 0 || box.right > innerWidth + 1);
-}).map(element => element.outerHTML.slice(0, 100))"""
-
-
-def keeps_screenshots(test: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Have a test leave pictures of its pages when it fails."""
-
-    @functools.wraps(test)
-    def kept(case: TwoTabs) -> None:
-        try:
-            test(case)
-        except BaseException:
-            FAILURES.mkdir(exist_ok=True)
-            for number, page in enumerate(case.pages):
-                page.screenshot(path=FAILURES / f"{test.__name__}-{number}.png")
-            raise
-
-    return kept
-
-
-class TwoTabs(RealServerCase):
-    """A test with pages of Chromium, which are closed when it ends."""
-
-    browser: ClassVar[Browser]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        playwright = sync_playwright().start()
-        cls.addClassCleanup(playwright.stop)
-        cls.browser = launch(playwright)
-        cls.addClassCleanup(cls.browser.close)
-
-    def setUp(self) -> None:
-        self.pages: list[Page] = []
-
-    def open(
-        self,
-        server: Server,
-        path: str = "",
-        port: int = 0,
-        width: int = 860,
-        color_scheme: Literal["light", "dark"] = "light",
-    ) -> Page:
-        context = self.browser.new_context(viewport={"width": width, "height": 760}, color_scheme=color_scheme)
-        self.addCleanup(context.close)
-        page = context.new_page()
-        self.pages.append(page)
-        page.goto(f"http://127.0.0.1:{port or server.port}/{path}")
-        return page
-
-    def pair(self, text: str, files: Mapping[str, str] | None = None, **options: str) -> tuple[Page, Page]:
-        self.server = self.serve(text, files, **options)
-        return self.open(self.server), self.open(self.server)
-
-    def sizes(self, server: Server) -> Iterator[Page]:
-        """Open a page at each of the sizes and colours that the demos are made for."""
-        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-        for width in (1280, 400):
-            for color_scheme in schemes:
-                with self.subTest(width=width, color_scheme=color_scheme):
-                    yield self.open(server, width=width, color_scheme=color_scheme)
-
-
-def write(page: Page, text: str) -> None:
-    box = page.get_by_test_id("stChatInputTextArea")
-    box.fill(text)
-    box.press("Enter")
 
 
 def name_user(page: Page, name: str) -> None:
@@ -169,6 +91,10 @@ class Counter(TwoTabs):
         for page in self.sizes(server):
             expect(page.get_by_text("Everybody's level")).to_be_visible()
             self.assertEqual(page.evaluate(CUT_OFF), [])
+            buttons = [page.get_by_role("button", name=name) for name in ("Decrement", "Increment", "Reset")]
+            self.assertEqual(
+                len({button.evaluate("button => button.getBoundingClientRect().top") for button in buttons}), 1
+            )
             places = [page.get_by_role("button", name="Reset"), page.get_by_role("slider")]
             before = [place.bounding_box() for place in places]
             count = int(count_of(page).inner_text())
@@ -256,6 +182,10 @@ class Chat(TwoTabs):
             faces = messages.locator("> [aria-hidden=true]").all_inner_texts()
             self.assertEqual(len(set(faces)), 2, faces)
             expect(messages.nth(0)).to_contain_text(faces[0] + "Ada")
+        for page, name in ((one, "Ada"), (two, "Grace")):  # one's own are told from others'
+            expect(page.get_by_test_id("stChatMessage").filter(has_text="you")).to_have_text(
+                re.compile(f"{name} · you")
+            )
 
     @keeps_screenshots
     def test_nothing_is_cut_off_and_nothing_moves(self) -> None:

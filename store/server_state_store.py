@@ -465,30 +465,29 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if mine is None:
                 flags[entry] = self.pending.pop(key)
                 if not self.is_shown(key):
-                    new[key] = self.opened(key)
+                    new[entry] = self.opened(key)
                     self.own.discard(key)
                     self.mark_shown(key)
                     if key in self.refused:  # a run may be able to read it
                         flags[entry] = flags[entry]._replace(is_forced=1)
             elif mine and self.shown.get(key) == b"" and id(entry.value) not in map(id, mine):
-                new[key] = mine[-1]  # and another's was dropped
+                new[entry] = mine[-1]  # and another's was dropped
         if not flags and not new:
             return
         for transaction, hold in self.open():
-            for entry in list(transaction.handed):
-                if entry.key in new and entry.key not in hold.mine:
+            for entry in new.keys() & transaction.handed:
+                if entry.key not in hold.mine:
                     hold.replaced.append((entry.key, entry.value, entry.fingerprint))
-        fingerprints = {key: _home._fingerprint(value) for key, value in new.items()}
+        items = [(entry, value, _home._fingerprint(value)) for entry, value in new.items()]
         of_all = _Flags(*map(max, zip(_Flags(0), *flags.values(), strict=True)))
         flags[_home._key_set] = of_all._replace(is_forced=0)
         with _home._master:
-            replaced, changed = _home._replace(new, fingerprints)
+            changed = _home._replace(items, self.replaced)
             told = {e: f for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)}
             for entry, (_, _, depth, in_place) in told.items():
                 how = _home._Change("changed", "another process", depth, in_place)
                 _home._publish([entry], how, None)
         _home._notify(told)
-        self.replaced += replaced
 
     def mark_shown(self, key: str) -> None:
         self.shown.pop(key, None)
@@ -632,7 +631,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         transaction = _home._local.transaction
         is_open = transaction.depth > 0
         hold = self.hold(transaction) if is_open else _Hold()
-        flags = _Flags(_home._quiet.get() is None, 0, _home._change_here("")[0].depth)
+        flags = _Flags(_home._quiet.get() is None, 0, _home._change_here()[0].depth)
         is_removal = [value is _MISSING for value in new.values()] == [True]
         is_decided = only_new or is_removal  # by what the key has
         before = _MISSING
@@ -686,7 +685,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
     def send(self, hold: _Hold, forced: Iterable[Any] = ()) -> None:
         """Commit what is to be committed, and free the locks; take over what others changed."""
-        flags = _Flags(1, 1, _home._change_here("")[0].depth).text()
+        flags = _Flags(1, 1, _home._change_here()[0].depth).text()
         keys = {entry.key for entry in forced} - self.local - {None}
         changes = {key: Change("force", None, flags) for key in keys}
         for key, mine in hold.mine.items():
@@ -735,11 +734,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
     def find_changed(self, transaction: Any, hold: _Hold) -> None:
         """Find what a transaction has changed in place."""
-        how, run = _home._change_here("")
+        how, run = _home._change_here()
         in_place = run.cause.in_place + 1 if run else 0
         is_told = _home._quiet.get() is None and in_place <= _home._IN_PLACE_CHAIN
         flags = _Flags(is_told, 0, how.depth, in_place)
-        for entry in transaction.handed:
+        for entry in transaction.in_hand():
             key, value = entry.key, entry.value
             if key in hold.mine or key in self.local or value is _MISSING:
                 continue

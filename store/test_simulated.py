@@ -28,26 +28,7 @@ from typing import Any
 import dict_engine
 
 HERE = Path(__file__).resolve().parent
-MODULE = (HERE.parent / "server_state.py").read_text()
-OLD = """    if quiet is not None:
-        if entry not in quiet.handed:
-            quiet.handed.add(entry)
-            _inspector.tell_by_now(entry, run)
-        return
-    transaction = _local.transaction
-    if transaction.depth > 0:
-        transaction.handed.add(entry)
-"""
-NEW = """    transaction = _local.transaction
-    if transaction.depth > 0:
-        transaction.handed.add(entry)
-    if quiet is not None:
-        if entry not in quiet.handed:
-            quiet.handed.add(entry)
-            _inspector.tell_by_now(entry, run)
-        return
-"""
-SERVER_STATE = compile(MODULE.replace(OLD, NEW), "server_state.py", "exec")  # until the module has it
+SERVER_STATE = compile((HERE.parent / "server_state.py").read_text(), "server_state.py", "exec")
 STORE = compile((HERE / "server_state_store.py").read_text(), "server_state_store.py", "exec")
 PATIENCE = 1.5  # seconds until a request that is not answered fails
 WATCH = 0.5  # seconds between looks of the one who interrupts a request
