@@ -420,7 +420,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
             values = {**dict.fromkeys(self.committed), **news.values}
         for key, text in news.flags or [(key, b"1") for key in values]:
             if key not in self.local:
-                flags = _Flags(*map(int, text.split()))
+                flags = _Flags()
+                with suppress(TypeError, ValueError):  # else somebody else wrote there
+                    flags = _Flags(*map(int, text.split()))
                 self.pending[key] = flags.after(self.pending.get(key))
         for key, data in values.items():
             self.note(key, data)
