@@ -293,21 +293,20 @@ class _SQLite:
                 self._run(_RENEW_LOCK, name=name, token=token, seconds=lease)
 
     def wait(self, position: bytes, seconds: float) -> None:
+        with self._file():
+            pass  # it is looked for but once: that costs as much as all the looks into it
         until = time.monotonic() + seconds
         while True:
-            with self._file():
+            with self._mutex:
                 heard = self._connection.execute("PRAGMA data_version").fetchone()
-                is_quiet = heard == self._heard
-                if (
-                    is_quiet
-                    and time.monotonic() > until
-                    and os.path.getsize(f"{self._path}-wal") > 2**20
-                ):
-                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            is_quiet = heard == self._heard
             if not is_quiet or time.monotonic() > until:
-                self._heard = heard
-                return
+                break
             time.sleep(_TICK)
+        self._heard = heard
+        if is_quiet and os.path.getsize(f"{self._path}-wal") > 2**20:
+            with self._file():
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def interrupt(self) -> None:
         with suppress(AttributeError, sqlite3.Error):  # there is none, or one that is closed
