@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from server_state_store import Answer, Change, News  # noqa: E402
 
 LOG_LENGTH = 1000  # changes that the log keeps; who missed more loads everything
 UNFAIR = 1.0  # seconds after which who waits for a lock goes before those who come later
 FORGET = 2.0  # seconds after which who has not asked again does not wait any more
-
-
-class News(NamedTuple):
-    """What has changed in the store since a position."""
-
-    position: bytes
-    is_all: bool
-    flags: list[tuple[str, bytes]]
-    values: dict[str, bytes | None]
-
-
-class Change(NamedTuple):
-    kind: str
-    data: bytes | None
-    flags: bytes
-
-
-class Answer(NamedTuple):
-    status: str
-    detail: str | float
-    position: bytes
-    news: News
 
 
 class Waiter(NamedTuple):

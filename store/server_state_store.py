@@ -23,14 +23,16 @@ import logging
 import os
 import pickle
 import secrets
+import sqlite3
 import sys
 import threading
 import time
 import types
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 if "_server_state_1" not in sys.modules:  # vendored in a package, it may have any name
@@ -50,6 +52,8 @@ WATCH = 0.5  # seconds between looks for answers that take too long, and for los
 BELL = 0.5  # seconds for which we listen, before we ask of our own accord
 PAUSE = 0.008  # seconds without listening after a commit of our own, which brings all news
 RETRY = 0.25  # seconds between two tries while the store is away
+LOG_LENGTH = 1000  # changes that the log keeps, about; who missed more loads everything
+UNFAIR = 1.0  # seconds after which who waits for a lock goes before those who come later
 
 # The words: *committed* is what the store is known to have, as the signed bytes that it has. *Mine*
 # is what a transaction here has assigned and not yet committed. *Shown* is what `server_state`
@@ -837,6 +841,641 @@ def _lost(status: str, detail: Any) -> Exception:
     return ConnectionError("The store of server_state has had a later request: try again.")
 
 
+# --- SQLite ---
+_APPLICATION, _FORMAT = 0x73657276, 1  # the file's application_id and user_version
+_TICK = 0.01  # seconds between two looks for what other processes did
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_FORMAT};
+CREATE TABLE IF NOT EXISTS state (app, key, data, PRIMARY KEY (app, key));
+-- What has changed, or was forced. A position is that of one entry, and never comes twice: its
+-- number, and who made it.
+CREATE TABLE IF NOT EXISTS log (app, number INTEGER, position, key, is_changed, flags,
+    PRIMARY KEY (app, number)) WITHOUT ROWID;
+-- Locks; and as the lock "" of a process of its own, the number of its last request.
+CREATE TABLE IF NOT EXISTS locks (app, name, token, until, PRIMARY KEY (app, name)) WITHOUT ROWID;
+-- Who was told that a lock is held, and when they first and last asked.
+CREATE TABLE IF NOT EXISTS line (app, name, token, since, seen,
+    PRIMARY KEY (app, name, token)) WITHOUT ROWID;
+COMMIT;
+"""
+_SETTINGS = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA journal_size_limit = 1048576;
+SELECT 1 FROM log; -- makes the write-ahead log
+"""
+# The position now, and whether another one is known: that very entry is there. Before the first
+# entry there was nothing.
+_WHERE = """
+SELECT coalesce((SELECT position FROM log WHERE app = :app ORDER BY number DESC LIMIT 1), x'30'),
+CASE WHEN :position = x'30' THEN coalesce((SELECT min(number) FROM log WHERE app = :app), 1) = 1
+ELSE EXISTS (SELECT 1 FROM log WHERE app = :app AND position = :position
+    AND number = CAST(CAST(:position AS TEXT) AS INTEGER)) END
+"""
+_ENTRIES = """
+SELECT key, flags FROM log
+WHERE app = :app AND number > CAST(CAST(:position AS TEXT) AS INTEGER) ORDER BY number
+"""
+_VALUES = """
+SELECT log.key, data FROM log LEFT JOIN state ON state.app = :app AND state.key = log.key
+WHERE log.app = :app AND number > CAST(CAST(:position AS TEXT) AS INTEGER) AND is_changed
+GROUP BY log.key
+"""
+# Tell of a change if it is one, and make it.
+_CHANGE = (
+    """
+INSERT INTO log SELECT :app, entry, CAST(entry || :mark AS BLOB), :key, :is_change, :flags
+FROM (SELECT coalesce(max(number), 0) + 1 AS entry FROM log WHERE app = :app)
+WHERE NOT :is_change OR (SELECT data FROM state WHERE app = :app AND key = :key) IS NOT :data
+""",
+    """
+INSERT INTO state SELECT :app, :key, :data WHERE :is_change AND :data IS NOT NULL
+ON CONFLICT (app, key) DO UPDATE SET data = excluded.data WHERE data IS NOT excluded.data
+""",
+    "DELETE FROM state WHERE app = :app AND key = :key AND :is_change AND :data IS NULL",
+)
+_TRIM = f"""
+DELETE FROM log WHERE app = :app
+AND number <= (SELECT max(number) FROM log WHERE app = :app) - {LOG_LENGTH}
+"""
+_SEEN = "SELECT coalesce((SELECT token FROM locks WHERE app = :process), 0)"
+# P5: requests with a smaller number come too late from now on.
+_NOTE = "INSERT OR REPLACE INTO locks VALUES (:process, '', :number, :now + 600)"
+# A lease that lies further ahead than a lease can is from before the machine was started.
+_IS_OURS = """
+SELECT 1 FROM locks WHERE app = :app AND name = :name AND token = :token
+AND until BETWEEN :now AND :now + :lease
+"""
+# Who has waited for longer than UNFAIR goes before others; but not before those who have other
+# locks, since these may be what is waited for.
+_OTHERS = """
+SELECT until - :now FROM locks WHERE app = :app AND name = :name AND token <> :token
+AND until BETWEEN :now AND :now + :lease
+UNION ALL SELECT :unfair FROM line WHERE app = :app AND name = :name AND token <> :token
+AND NOT :has_more AND since < :now - :unfair AND seen > :now - 2
+AND since < (SELECT coalesce(min(since), :now) FROM line WHERE app = :app AND token = :token)
+"""
+_TAKE = "INSERT OR REPLACE INTO locks VALUES (:app, :name, :token, :now + :seconds)"
+_RENEW_LOCK = """
+UPDATE locks SET until = :now + :seconds
+WHERE app = :app AND name = :name AND token = :token AND until > :now
+"""
+_FREE = "DELETE FROM locks WHERE app = :app AND name = :name AND token = :token"
+_LINE_UP = """
+INSERT INTO line VALUES (:app, :name, :token, :now, :now)
+ON CONFLICT (app, name, token) DO UPDATE SET seen = :now
+"""
+_LEAVE_LINE = """
+DELETE FROM line WHERE app = :app AND (token = :token OR seen NOT BETWEEN :now - 2 AND :now)
+"""
+
+
+class SQLite:
+    """One file on a disk of this machine, for any number of its processes."""
+
+    needs_secret = False  # whoever can write the file can write the app
+    largest = 999_000_000  # bytes of a value
+
+    def __init__(self, where: Any, name: str, process: str) -> None:
+        self.process = process
+        self._path = self.place(where)
+        ours = {"app": name, "process": f"{name} {process}", "lease": LEASE, "unfair": UNFAIR}
+        self._ours: dict[str, Any] = ours
+        self._mutex = threading.Lock()  # guards the connection, for as long as one request takes
+        self._connection: Any = None  # None: it is to be opened
+        self._files: list[int] = []
+        self._size = 0
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
+            self._remove_log()
+        with self._file(is_new=True):
+            self._run("DELETE FROM locks WHERE until NOT BETWEEN :now AND :now + 600")
+
+    @staticmethod
+    def place(where: Any) -> Any:
+        return os.path.realpath(where)
+
+    # The file.
+    def _open(self, is_new: bool) -> sqlite3.Connection:
+        """Open the file, if it is one of ours; another program's is not touched."""
+        uri = Path(self._path).as_uri()
+        with closing(sqlite3.connect(f"{uri}?immutable=1", uri=True)) as look:
+            (application,) = look.execute("PRAGMA application_id").fetchone()
+            (version,) = look.execute("PRAGMA user_version").fetchone()
+        is_empty = os.path.getsize(self._path) == 0
+        if application != _APPLICATION and not (is_new and is_empty):
+            hint = "give another path, or put a copy of ours back"
+            raise RuntimeError(f"{self._path} is empty, or another program's: {hint}.")
+        if version > _FORMAT:
+            hint = "copy that version's server_state_store.py, or give another path"
+            raise RuntimeError(f"{self._path} was written by a newer version: {hint}.")
+        options: Any = {"isolation_level": None, "check_same_thread": False}
+        connection = sqlite3.connect(f"{uri}?mode=rw", PATIENCE, uri=True, **options)
+        try:
+            connection.executescript(_SCHEMA * is_new + _SETTINGS)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _find_files(self) -> list[int]:
+        """Say which two files there are: the database, and its write-ahead log."""
+        files = []
+        for end in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                files.append(os.stat(self._path + end).st_ino)
+        return files
+
+    def _remove_log(self) -> None:
+        """Remove what another file of this name has left: it must not get into this one."""
+        for end in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.remove(self._path + end)
+
+    @contextmanager
+    def _file(self, is_new: bool = False) -> Iterator[None]:
+        """Have the file as it is now. TimeoutError while another program keeps it."""
+        with self._mutex:
+            try:
+                size = os.path.getsize(self._path)
+                files = self._find_files()
+                if not self._is_good or files != self._files or size < self._size:
+                    if files[:1] != self._files[:1] and files[1:] == self._files[1:]:
+                        self._remove_log()
+                    before, self._connection = self._connection, self._open(is_new)
+                    if before:  # until now its inodes were not to be given to others
+                        before.close()
+                    self._files = self._find_files()
+                    self._heard = None  # what the bell said last
+                    self._is_good = True
+                self._size = size
+                yield
+            except sqlite3.Error as error:
+                if str(error) in ("database is locked", "interrupted"):
+                    raise TimeoutError(f"{self._path}: {error}") from error
+                self._is_good = False
+                raise RuntimeError(f"{self._path}: {error}") from error
+
+    _is_good = False
+
+    @contextmanager
+    def _request(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+        """Have all statements of a request take effect, or none."""
+        with self._file():
+            self._connection.execute(begin)
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def _run(self, statement: str, **values: Any) -> list[Any]:
+        values = {"now": time.monotonic(), **self._ours, **values}
+        for name, value in values.items():
+            if isinstance(value, str):
+                values[name] = _name(value)
+        rows: list[Any] = self._connection.execute(statement, values).fetchall()
+        return rows
+
+    # The operations.
+    def since(self, position: bytes, number: int = 0) -> News:
+        with self._request("BEGIN IMMEDIATE" if number else "BEGIN"):
+            news = self._news(position)
+            if number:
+                self._run(_NOTE, number=number)
+            if news.is_all:
+                rows = self._run("SELECT key, data FROM state WHERE app = :app")
+                news.values.update((_key(name), data) for name, data in rows)
+            return news
+
+    def acquire(
+        self, position: bytes, names: Any, token: str, lease: float, held: Any, number: int
+    ) -> Answer:
+        with self._request():
+            news, seen = self._news(position), self._seen()
+            if number < seen:
+                return _answer(news, "old")
+            self._run(_NOTE, number=number)
+            lost = self._lost(held, token)
+            if number == seen:
+                is_ours = not lost and not self._lost(names, token)
+                return _answer(news, "ok") if is_ours else _answer(news, "held", 0.0)
+            if lost:
+                return _answer(news, "lost", lost[0])
+            waits = []
+            for name in names:
+                waits += self._run(_OTHERS, name=name, token=token, has_more=bool(held))
+            for name in names:
+                step = _LINE_UP if waits else _TAKE
+                self._run(step, name=name, token=token, seconds=lease)
+            if waits:
+                return _answer(news, "held", *max(waits))
+            self._run(_LEAVE_LINE, token=token)
+            return _answer(news, "ok")
+
+    def commit(
+        self, position: bytes, token: str, locks: Any, changes: dict[str, Change], number: int
+    ) -> Answer:
+        with self._request():
+            news, seen = self._news(position), self._seen()
+            if number <= seen:
+                return _answer(news, "done" if number == seen else "old")
+            for name in self._lost(locks, token) if changes else ():
+                return _answer(news, "lost", name)
+            for key, change in changes.items():
+                if change.kind == "guarded" and (news.is_all or key in news.values):
+                    return _answer(news, "conflict", key)
+            self._run(_NOTE, number=number)
+            for name in locks:
+                self._run(_FREE, name=name, token=token)
+            for key, (kind, data, flags) in changes.items():
+                values = {"key": key, "is_change": kind != "force", "data": data, "flags": flags}
+                for statement in _CHANGE:
+                    self._run(statement, mark=f" {self.process} {number}", **values)
+            self._run(_TRIM)
+            ((end, _),) = self._run(_WHERE, position=b"")
+            return Answer("ok", "", end, news)
+
+    def renew(self, names: Any, token: str, lease: float) -> None:
+        with self._request():
+            for name in names:
+                self._run(_RENEW_LOCK, name=name, token=token, seconds=lease)
+
+    def wait(self, position: bytes, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        is_over = False
+        while not is_over:
+            time.sleep(_TICK)
+            with self._file():
+                heard = self._connection.execute("PRAGMA data_version").fetchone()
+                is_quiet = heard == self._heard
+                is_over = not is_quiet or time.monotonic() > until
+                if is_over and is_quiet and os.path.getsize(f"{self._path}-wal") > 2**20:
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._heard = heard
+
+    def interrupt(self) -> None:
+        with suppress(AttributeError, sqlite3.Error):  # there is none, or one that is closed
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # What a request is made of.
+    def _news(self, position: bytes) -> News:
+        ((current, is_known),) = self._run(_WHERE, position=position)
+        news = News(current, not is_known, [], {})
+        if is_known and current != position:
+            rows = self._run(_ENTRIES, position=position)
+            news.flags.extend((_key(name), text) for name, text in rows)
+            rows = self._run(_VALUES, position=position)
+            news.values.update((_key(name), data) for name, data in rows)
+        return news
+
+    def _seen(self) -> int:
+        ((seen,),) = self._run(_SEEN)
+        return int(seen)
+
+    def _lost(self, names: Any, token: str) -> list[str]:
+        return [name for name in names if not self._run(_IS_OURS, name=name, token=token)]
+
+
+def _answer(news: News, status: str, detail: str | float = "") -> Answer:
+    return Answer(status, detail, news.position, news)
+
+
+def _name(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")
+
+
+def _key(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
+
+
+# --- Redis and Valkey ---
+# KEYS: 1 the values, 2 the log of changed names, 3 the bell for waiting lockers, 4 who waits,
+# 5 the number of this process's last request; then the locks.
+# ARGV: 1 our position in the log, 2 the request's number.
+_SINCE = """
+local values, log, bell, line, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local position, number = ARGV[1], tonumber(ARGV[2])
+local changed = {}  -- by name, since our position
+local function since()
+  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  last = last and last[1] or redis.call('XADD', log, '*', '', '')
+  if last == position then
+    return {position, 0, {}, {}}
+  end
+  if position == '' or #redis.call('XRANGE', log, position, position) == 0 then
+    return {last, 1, {}, {}}
+  end
+  local flags, current = {}, {}
+  for _, entry in ipairs(redis.call('XRANGE', log, '(' .. position, '+')) do
+    for i = 1, #entry[2], 2 do
+      local name, text = entry[2][i], entry[2][i + 1]
+      if text:sub(1, 1) == '=' and not changed[name] then
+        changed[name] = true
+        current[#current + 1] = name
+        current[#current + 1] = redis.call('HGET', values, name)
+      end
+      if text ~= '' then  -- else it only marks where the log begins
+        flags[#flags + 1] = name
+        flags[#flags + 1] = text:sub(2)
+      end
+    end
+  end
+  return {last, 0, flags, current}
+end
+for i, kind in ipairs({'hash', 'stream', 'stream', 'hash', 'string'}) do
+  local there = redis.call('TYPE', KEYS[i]).ok
+  if there ~= kind and there ~= 'none' then
+    local hint = ' is of another program: give another name, or another database'
+    return redis.error_reply(KEYS[i] .. hint)
+  end
+end
+local news = since()
+local seen = tonumber(redis.call('GET', done) or 0)
+-- P5: requests with a smaller number come too late from now on.
+local function note()
+  redis.call('SET', done, number, 'EX', 600)
+end
+local function answer(status, detail, last)
+  return {status, detail, last or news[1], news}
+end
+-- Give the first of the locks KEYS[6] to KEYS[last] that is not the token's.
+local function not_ours(last)
+  for i = 6, last do
+    if redis.call('GET', KEYS[i]) ~= ARGV[3] then
+      return KEYS[i]
+    end
+  end
+end
+"""
+_SYNC = (
+    _SINCE
+    + """
+if number > 0 then
+  note()
+end
+local rung = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)[1]
+return {rung and rung[1] or '0', news}
+"""
+)
+
+# P2: several names all or none. ARGV: 3 token, 4 lease in ms, 5 how many of the locks must be ours
+# already, 6 after how many seconds who waits goes before others (but not before one who has other
+# locks, since he may be waiting for those).
+_ACQUIRE = (
+    _SINCE
+    + """
+local token, held, unfair = ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
+if number < seen then
+  return answer('old', '')
+end
+note()
+if number == seen then
+  return answer(not_ours(#KEYS) and 'held' or 'ok', '0')
+end
+if not_ours(5 + held) then
+  return answer('lost', not_ours(5 + held))
+end
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local mine = redis.call('HGET', line, token)
+local entry = {mine and cmsgpack.unpack(mine)[1] or now, now}  -- since, seen, names
+local wanted = {}
+local wait = 0
+for i = 6 + held, #KEYS do
+  wanted[KEYS[i]] = true
+  entry[#entry + 1] = KEYS[i]
+  local holder = redis.call('GET', KEYS[i])
+  if holder and holder ~= token then
+    wait = math.max(wait, redis.call('PTTL', KEYS[i]), 1)
+  end
+end
+local others = redis.call('HGETALL', line)
+for i = 1, #others, 2 do
+  local other = cmsgpack.unpack(others[i + 1])
+  if other[2] < now - 2 then
+    redis.call('HDEL', line, others[i])
+  elseif held == 0 and other[1] < entry[1] and other[1] < now - unfair then
+    for place = 3, #other do
+      if wanted[other[place]] then
+        wait = math.max(wait, unfair * 1000)
+      end
+    end
+  end
+end
+if wait > 0 then
+  redis.call('HSET', line, token, cmsgpack.pack(entry))
+  redis.call('PEXPIRE', line, 2000)
+  return answer('held', tostring(wait / 1000))
+end
+redis.call('HDEL', line, token)
+for i = 6, #KEYS do
+  redis.call('SET', KEYS[i], token, 'PX', ARGV[4])
+end
+return answer('ok', '')
+"""
+)
+
+# P3: nothing is changed unless all locks are still ours. P5: a number takes effect once.
+# ARGV: 3 token, 4 length of the log; then for each change its name, kind, value and flags.
+# The log's flags begin with "=" for a key that has changed, else with "!".
+_COMMIT = (
+    _SINCE
+    + """
+if number <= seen then
+  return answer(number == seen and 'done' or 'old', '')
+end
+if #ARGV > 4 and not_ours(#KEYS) then
+  return answer('lost', not_ours(#KEYS))
+end
+for i = 5, #ARGV, 4 do
+  if ARGV[i + 1]:sub(1, 7) == 'guarded' and (changed[ARGV[i]] or news[2] == 1) then
+    return answer('conflict', ARGV[i])
+  end
+end
+note()
+local entry = {}
+local last = news[1]
+for i = 5, #ARGV, 4 do
+  local name, kind, value, mark = ARGV[i], ARGV[i + 1], ARGV[i + 2], '='
+  local before = redis.call('HGET', values, name)
+  if kind == 'force' then
+    mark = '!'
+  elseif kind:sub(-7) == 'removal' then
+    mark = redis.call('HDEL', values, name) == 1 and '=' or ''
+  elseif before == value then
+    mark = ''
+  else
+    redis.call('HSET', values, name, value)
+  end
+  if mark ~= '' then
+    entry[#entry + 1] = name
+    entry[#entry + 1] = mark .. ARGV[i + 3]
+  end
+  if #entry > 0 and (#entry == 1000 or i + 4 > #ARGV) then
+    last = redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], '*', unpack(entry))
+    entry = {}
+  end
+end
+local is_freed = false
+for i = 6, #KEYS do
+  if redis.call('GET', KEYS[i]) == ARGV[3] then
+    is_freed = redis.call('DEL', KEYS[i]) == 1
+  end
+end
+if is_freed and redis.call('EXISTS', line) == 1 then
+  redis.call('XADD', bell, 'MAXLEN', 1, '*', '', '')
+end
+return answer('ok', '', last)
+"""
+)
+
+# P2: a lease is made longer for its holder only. KEYS: locks; ARGV: token, lease in ms.
+_RENEW = """
+for i = 1, #KEYS do
+  if redis.call('GET', KEYS[i]) == ARGV[1] then
+    redis.call('PEXPIRE', KEYS[i], ARGV[2])
+  end
+end
+"""
+
+
+class Redis:
+    """One server, for processes of any number of machines."""
+
+    needs_secret = True
+    largest = 512 * 2**20 - 1024  # bytes of a value
+
+    def __init__(self, where: Any, name: str, process: str) -> None:
+        self.process = process
+        self._client = _client(where)
+        self._waiting_client = _client(where)  # `interrupt` must not end its calls
+        self._prefix = _name(f"{{{name}}}:")  # braces: one slot of a cluster
+        parts = ("values", "log", "bell", "line", f"done:{process}")
+        self._keys = [self._prefix + part.encode() for part in parts]
+        self._rung: Any = "0"  # the last ring of the bell that we know of
+        self._run(_SYNC, (), b"", 0)
+        with suppress(Exception):  # a hosted store may not say
+            policy = self._client.config_get("maxmemory-policy")["maxmemory-policy"]
+            if policy not in ("noeviction", b"noeviction"):
+                message = "The store may drop values (maxmemory-policy is %s): set it to noeviction"
+                _logger.warning(message, policy)
+
+    @staticmethod
+    def place(where: Any) -> Any:
+        given = _client(where).connection_pool.connection_kwargs
+        options = {"host": "localhost", "port": 6379, "db": 0, **given}
+        return tuple(str(options.get(part)) for part in ("host", "port", "path", "db", "username"))
+
+    def since(self, position: bytes, number: int = 0) -> News:
+        self._rung, answer = self._run(_SYNC, (), position, number)
+        news = _news(answer)
+        if news.is_all:
+            both = self._client.pipeline()  # a transaction
+            both.xrevrange(self._keys[1], count=1)
+            both.hgetall(self._keys[0])
+            ((last, _),), values = self._call(both.execute)
+            news.values.update((_key(name), data) for name, data in values.items())
+            news = news._replace(position=last)
+        return news
+
+    def acquire(
+        self, position: bytes, names: Any, token: str, lease: float, held: Any, number: int
+    ) -> Answer:
+        asked = (position, number, token, int(lease * 1000), len(held), UNFAIR)
+        return self._answer(self._run(_ACQUIRE, [*held, *names], *asked))
+
+    def commit(
+        self, position: bytes, token: str, locks: Any, changes: dict[str, Change], number: int
+    ) -> Answer:
+        asked: list[Any] = [position, number, token, LOG_LENGTH]
+        for key, (kind, data, flags) in changes.items():
+            removal = " removal" if data is None and kind != "force" else ""
+            asked += [_name(key), kind + removal, data or b"", flags]
+        return self._answer(self._run(_COMMIT, locks, *asked))
+
+    def renew(self, names: Any, token: str, lease: float) -> None:
+        locks = [self._lock(name) for name in names]
+        asked = (len(locks), *locks, token, int(lease * 1000))
+        self._call(self._waiting_client.eval, _RENEW, *asked)
+
+    def wait(self, position: bytes, seconds: float) -> None:
+        streams = {self._keys[1]: position or "0", self._keys[2]: self._rung}
+        self._call(self._waiting_client.xread, streams, 1, int(seconds * 1000))
+
+    def interrupt(self) -> None:
+        self._client.connection_pool.disconnect()
+
+    def close(self) -> None:
+        self._client.close()
+        self._waiting_client.close()
+
+    def _run(self, script: str, locks: Any, *asked: Any) -> Any:
+        keys = [*self._keys, *map(self._lock, locks)]
+        return self._call(self._client.register_script(script), keys, asked)
+
+    def _lock(self, name: str) -> bytes:
+        return self._prefix + b"lock:" + _name(name)
+
+    def _call(self, command: Callable[..., Any], *asked: Any) -> Any:
+        """Ask once. ConnectionError if there is no answer: what was asked may have been done."""
+        try:
+            return command(*asked)
+        except Exception as error:
+            kinds = {kind.__name__ for kind in type(error).__mro__}
+            if kinds.isdisjoint(("OSError", "ConnectionError", "TimeoutError")):
+                raise RuntimeError(str(error)) from error
+            for client in (self._client, self._waiting_client):  # the others are dead, too
+                client.connection_pool.disconnect(inuse_connections=False)
+            raise ConnectionError(str(error)) from error
+
+    def _answer(self, answer: Any) -> Answer:
+        status, detail, position, news = answer
+        text = _key(detail.removeprefix(self._lock("")))
+        detail = float(text) if status == b"held" else text
+        return Answer(status.decode(), detail, position, _news(news))
+
+
+def _news(answer: Any) -> News:
+    position, is_all, flags, values = answer
+    told = [(_key(name), text) for name, text in zip(flags[::2], flags[1::2], strict=True)]
+    pairs = zip(values[::2], values[1::2], strict=True)
+    return News(position, bool(is_all), told, {_key(name): data for name, data in pairs})
+
+
+def _client(redis: Any) -> Any:
+    """Make a client that gives up in time and does not repeat of its own accord (P5, P6)."""
+    if isinstance(redis, str):
+        try:
+            import redis as library
+        except ImportError:
+            import valkey as library  # type: ignore[import-not-found,no-redef,unused-ignore]
+        redis = library.from_url(redis)
+    pool = redis.connection_pool
+    roots = [kind.__module__.partition(".")[0] for kind in type(redis).__mro__]
+    package = "valkey" if "valkey" in roots else "redis"
+    retry = sys.modules[f"{package}.retry"].Retry
+    backoff = sys.modules[f"{package}.backoff"].NoBackoff()
+    options = {
+        **pool.connection_kwargs,
+        "socket_timeout": PATIENCE,
+        "socket_connect_timeout": PATIENCE / 2,
+        "retry": retry(backoff, 0),
+        "retry_on_timeout": False,
+        "retry_on_error": [],
+        "decode_responses": False,
+    }
+    make_pool = sys.modules[package].ConnectionPool
+    new_pool = make_pool(connection_class=pool.connection_class, **options)
+    return type(redis)(connection_pool=new_pool)
+
+
 # --- Streamlit ---
 def _run_lost_tabs(before: Collection[Any]) -> Collection[Any]:
     """Run the page of tabs whose process has died: their browsers ask for no run here.
@@ -858,7 +1497,3 @@ def _run_page(app: Any) -> None:
     """Run a session that has never run; to be called on its event loop."""
     if app._scriptrunner is None:  # else its browser has asked meanwhile
         _home._request_rerun(app, None)
-
-
-from engines_draft import _Redis as Redis  # noqa: E402
-from engines_draft import _SQLite as SQLite  # noqa: E402
