@@ -231,6 +231,27 @@ class _Flags(NamedTuple):
 
 
 # --- What an engine is asked and answers ---
+# An engine is a class with five operations, each of which takes effect as a whole or not at all.
+# For another store (PostgreSQL, say) write one more, and have `connect` choose it. Its objects are
+# made with where, name and process (an id); it has `process`, `needs_secret`, `largest` (bytes of a
+# value), and a static `place(where)` that is the same for all ways to write a place.
+# - since(position, number=0) -> News: what has changed; all there is, if the position is not known.
+#   With a number, requests of this process with a smaller one are "old" from now on.
+# - acquire(position, names, token, lease, held, number) -> Answer: all locks or none, for so many
+#   seconds, if all that are `held` are still the token's. Who has waited for longer than UNFAIR
+#   goes before others that hold nothing yet. Of a request that is asked again (the number is the
+#   last one's) it takes nothing: it is "ok" if the token has all of them, else "held".
+# - commit(position, token, locks, changes, number) -> Answer: if all locks are the token's it makes
+#   all changes, or none, notes the number, and frees the locks. Without changes it frees what is
+#   the token's. Bytes that are there already are no change. Its news are from before its changes.
+# - renew(names, token, lease): for those locks that are still the token's.
+# - wait(position, seconds): until there is news, or somebody has freed a lock that others wait for.
+# - interrupt(): from another thread, ends a request that takes too long. close().
+# `acquire` and `commit` leave out values and flags of news that are all. A position must not be
+# taken for known in a store that went back in time and then went on: no two changes have the same.
+# Names are any str. OSError means that nobody knows whether a request took effect: it is asked
+# again, with its number. `since`, `acquire` and `commit` are asked one after the other; `wait` and
+# `renew` beside them, each from a thread of its own. `test_engines.py` tells whether it is right.
 class News(NamedTuple):
     """What has changed in the store since a position."""
 
@@ -487,12 +508,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
         items = [(entry, value, _home._fingerprint(value)) for entry, value in new.items()]
         of_all = _Flags(*map(max, zip(_Flags(0), *flags.values(), strict=True)))
         flags[_home._key_set] = of_all._replace(is_forced=0)
+        how = _home._Change("changed", "another process", *of_all[2:])
         with _home._master:
             changed = _home._replace(items, self.replaced)
-            told = {e: f for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)}
-            for entry, (_, _, depth, in_place) in told.items():
-                how = _home._Change("changed", "another process", depth, in_place)
-                _home._publish([entry], how, None)
+            told = [e for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)]
+            _home._publish(told, how, None)
         _home._notify(told)
 
     def mark_shown(self, key: str) -> None:
@@ -958,7 +978,7 @@ class SQLite:
         return os.path.realpath(where)
 
     # The file.
-    def _open(self, is_new: bool) -> sqlite3.Connection:
+    def _open(self, is_new: bool) -> Any:
         """Open the file, if it is one of ours; another program's is not touched."""
         uri = Path(self._path).as_uri()
         with closing(sqlite3.connect(f"{uri}?immutable=1", uri=True)) as look:
@@ -972,7 +992,7 @@ class SQLite:
             hint = "copy that version's server_state_store.py, or give another path"
             raise RuntimeError(f"{self._path} was written by a newer version: {hint}.")
         options: Any = {"isolation_level": None, "check_same_thread": False}
-        connection = sqlite3.connect(f"{uri}?mode=rw", PATIENCE, uri=True, **options)
+        connection: Any = sqlite3.connect(f"{uri}?mode=rw", PATIENCE, uri=True, **options)
         try:
             connection.executescript(_SCHEMA * is_new + _SETTINGS)
         except BaseException:
@@ -1105,17 +1125,20 @@ class SQLite:
                 self._run(_RENEW_LOCK, name=name, token=token, seconds=lease)
 
     def wait(self, position: bytes, seconds: float) -> None:
+        with self._file():
+            pass  # it is looked for but once: that costs as much as all the looks into it
         until = time.monotonic() + seconds
-        is_over = False
-        while not is_over:
-            time.sleep(_TICK)
-            with self._file():
+        while True:
+            with self._mutex:
                 heard = self._connection.execute("PRAGMA data_version").fetchone()
-                is_quiet = heard == self._heard
-                is_over = not is_quiet or time.monotonic() > until
-                if is_over and is_quiet and os.path.getsize(f"{self._path}-wal") > 2**20:
-                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            is_quiet = heard == self._heard
+            if not is_quiet or time.monotonic() > until:
+                break
+            time.sleep(_TICK)
         self._heard = heard
+        if is_quiet and os.path.getsize(f"{self._path}-wal") > 2**20:
+            with self._file():
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def interrupt(self) -> None:
         with suppress(AttributeError, sqlite3.Error):  # there is none, or one that is closed
