@@ -899,9 +899,10 @@ SELECT key, flags FROM log
 WHERE app = :app AND number > CAST(CAST(:position AS TEXT) AS INTEGER) ORDER BY number
 """
 _VALUES = """
-SELECT log.key, data FROM log LEFT JOIN state ON state.app = :app AND state.key = log.key
-WHERE log.app = :app AND number > CAST(CAST(:position AS TEXT) AS INTEGER) AND is_changed
-GROUP BY log.key
+SELECT changed.key, data FROM (
+    SELECT DISTINCT key FROM log
+    WHERE app = :app AND number > CAST(CAST(:position AS TEXT) AS INTEGER) AND is_changed
+) AS changed LEFT JOIN state ON app = :app AND state.key = changed.key
 """
 # Tell of a change if it is one, and make it.
 _CHANGE = (
@@ -981,10 +982,10 @@ class SQLite:
     def _open(self, is_new: bool) -> Any:
         """Open the file, if it is one of ours; another program's is not touched."""
         uri = Path(self._path).as_uri()
+        is_empty = os.path.getsize(self._path) == 0  # before the look: another process may make it
         with closing(sqlite3.connect(f"{uri}?immutable=1", uri=True)) as look:
             (application,) = look.execute("PRAGMA application_id").fetchone()
             (version,) = look.execute("PRAGMA user_version").fetchone()
-        is_empty = os.path.getsize(self._path) == 0
         if application != _APPLICATION and not (is_new and is_empty):
             hint = "give another path, or put a copy of ours back"
             raise RuntimeError(f"{self._path} is empty, or another program's: {hint}.")
@@ -1175,7 +1176,10 @@ def _name(key: str) -> bytes:
 
 
 def _key(name: bytes) -> str:
-    return name.decode("utf-8", "surrogatepass")
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # none of ours
+        return name.decode("utf-8", "replace")
 
 
 # --- Redis and Valkey ---
@@ -1382,6 +1386,8 @@ class Redis:
         self._prefix = _name(f"{{{name}}}:")  # braces: one slot of a cluster
         parts = ("values", "log", "bell", "line", f"done:{process}")
         self._keys = [self._prefix + part.encode() for part in parts]
+        scripts = (_SYNC, _ACQUIRE, _COMMIT)
+        self._scripts = {text: self._client.register_script(text) for text in scripts}
         self._rung: Any = "0"  # the last ring of the bell that we know of
         self._run(_SYNC, (), b"", 0)
         with suppress(Exception):  # a hosted store may not say
@@ -1441,7 +1447,7 @@ class Redis:
 
     def _run(self, script: str, locks: Any, *asked: Any) -> Any:
         keys = [*self._keys, *map(self._lock, locks)]
-        return self._call(self._client.register_script(script), keys, asked)
+        return self._call(self._scripts[script], keys, asked)
 
     def _lock(self, name: str) -> bytes:
         return self._prefix + b"lock:" + _name(name)
