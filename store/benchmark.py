@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "e2e")]
 from rows import HEAD, Row  # noqa: E402 - in benchmarks/
 from tabs import TimedTab, opened, quiet  # noqa: E402
 
-import engines_draft  # noqa: E402
+import server_state_store  # noqa: E402
 from streamlit_client import Server  # noqa: E402 - in e2e/
 
 ROUNDS = 9
@@ -157,7 +157,7 @@ def contended(store: Store) -> Iterator[Row]:
 
 def round_trips(store: Store) -> Iterator[Row]:
     """Scripts that are run in the store, but for those that the listening thread asks for."""
-    listening = hashlib.sha1(engines_draft._SYNC.encode()).hexdigest().encode()
+    listening = hashlib.sha1(server_state_store._SYNC.encode()).hexdigest().encode()
     proxy = Proxy(store.port)
     process = TimedProcess(proxy.url, "round trips")
     try:
@@ -199,9 +199,6 @@ def memory(store: Store | File) -> Iterator[Row]:
 def serve(store: Store | File, name: str, **options: str) -> Server:
     os.environ.update(STATE_STORE=store.url, STATE_NAME=name)
     files = {"page.py": PAGE, "server_state_store.py": (HERE / "server_state_store.py").read_text()}
-    for draft in ("engines_draft.py", "dict_engine.py"):
-        if (HERE / draft).exists():
-            files[draft] = (HERE / draft).read_text()
     return Server(ENTRY, files, **options)
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hmac
 import io
 import logging
+import operator
 import os
 import pickle
 import secrets
@@ -150,24 +151,20 @@ def _named(module: str, name: str) -> Any:
 
     A run that has just begun has not yet made it: then it is that of an earlier run.
     """
-    __import__(module)
-    found: Any = sys.modules[module]
+    known = _home._known
     try:
-        for part in name.split("."):
-            found = getattr(found, part)
+        __import__(module)
+        known[module, name] = operator.attrgetter(name)(sys.modules[module])
     except AttributeError:
-        if (module, name) not in _home._named_before:
+        if (module, name) not in known:
             raise
-        return _home._named_before[module, name]
-    if module == "__main__":
-        _home._named_before[module, name] = found
-    return found
+    return known[module, name]
 
 
 # Values name this function, by the one name that it has in every process.
 _named.__module__ = _home.__name__
 vars(_home).setdefault("_named", _named)
-vars(_home).setdefault("_named_before", {})
+vars(_home).setdefault("_known", {})  # what was named, by module and name
 
 
 class _Pickler(pickle.Pickler):
@@ -178,8 +175,7 @@ class _Pickler(pickle.Pickler):
         if not is_named or "<" in obj.__qualname__:  # made by a function
             return NotImplemented
         name = obj.__module__, obj.__qualname__
-        if obj.__module__ == "__main__":
-            _home._named_before.setdefault(name, obj)
+        _home._known.setdefault(name, obj)
         return _home._named, name
 
 
@@ -886,13 +882,14 @@ PRAGMA synchronous = NORMAL;
 PRAGMA journal_size_limit = 1048576;
 SELECT 1 FROM log; -- makes the write-ahead log
 """
-# The position now, and whether another one is known: that very entry is there. Before the first
-# entry there was nothing.
+# The position now; whether another one is known: that very entry is there, and before the first one
+# there was nothing; and the number of this process's last request.
 _WHERE = """
 SELECT coalesce((SELECT position FROM log WHERE app = :app ORDER BY number DESC LIMIT 1), x'30'),
 CASE WHEN :position = x'30' THEN coalesce((SELECT min(number) FROM log WHERE app = :app), 1) = 1
 ELSE EXISTS (SELECT 1 FROM log WHERE app = :app AND position = :position
-    AND number = CAST(CAST(:position AS TEXT) AS INTEGER)) END
+    AND number = CAST(CAST(:position AS TEXT) AS INTEGER)) END,
+coalesce((SELECT token FROM locks WHERE app = :process), 0)
 """
 _ENTRIES = """
 SELECT key, flags FROM log
@@ -904,24 +901,21 @@ SELECT changed.key, data FROM (
     WHERE app = :app AND number > CAST(CAST(:position AS TEXT) AS INTEGER) AND is_changed
 ) AS changed LEFT JOIN state ON app = :app AND state.key = changed.key
 """
-# Tell of a change if it is one, and make it.
-_CHANGE = (
-    """
+# What changes nothing is not told.
+_TELL = """
 INSERT INTO log SELECT :app, entry, CAST(entry || :mark AS BLOB), :key, :is_change, :flags
 FROM (SELECT coalesce(max(number), 0) + 1 AS entry FROM log WHERE app = :app)
 WHERE NOT :is_change OR (SELECT data FROM state WHERE app = :app AND key = :key) IS NOT :data
-""",
-    """
-INSERT INTO state SELECT :app, :key, :data WHERE :is_change AND :data IS NOT NULL
-ON CONFLICT (app, key) DO UPDATE SET data = excluded.data WHERE data IS NOT excluded.data
-""",
-    "DELETE FROM state WHERE app = :app AND key = :key AND :is_change AND :data IS NULL",
-)
+"""
+_SET = """
+INSERT INTO state VALUES (:app, :key, :data)
+ON CONFLICT (app, key) DO UPDATE SET data = :data WHERE data IS NOT :data
+"""
+_REMOVE = "DELETE FROM state WHERE app = :app AND key = :key"
 _TRIM = f"""
 DELETE FROM log WHERE app = :app
 AND number <= (SELECT max(number) FROM log WHERE app = :app) - {LOG_LENGTH}
 """
-_SEEN = "SELECT coalesce((SELECT token FROM locks WHERE app = :process), 0)"
 # P5: requests with a smaller number come too late from now on.
 _NOTE = "INSERT OR REPLACE INTO locks VALUES (:process, '', :number, :now + 600)"
 # A lease that lies further ahead than a lease can is from before the machine was started.
@@ -962,8 +956,8 @@ class SQLite:
     def __init__(self, where: Any, name: str, process: str) -> None:
         self.process = process
         self._path = self.place(where)
-        ours = {"app": name, "process": f"{name} {process}", "lease": LEASE, "unfair": UNFAIR}
-        self._ours: dict[str, Any] = ours
+        names = {"app": _name(name), "process": _name(f"{name} {process}")}
+        self._ours = {**names, "lease": LEASE, "unfair": UNFAIR}
         self._mutex = threading.Lock()  # guards the connection, for as long as one request takes
         self._connection: Any = None  # None: it is to be opened
         self._files: list[int] = []
@@ -1054,17 +1048,17 @@ class SQLite:
                     self._connection.execute("ROLLBACK")
 
     def _run(self, statement: str, **values: Any) -> list[Any]:
-        values = {"now": time.monotonic(), **self._ours, **values}
         for name, value in values.items():
             if isinstance(value, str):
                 values[name] = _name(value)
+        values = {"now": time.monotonic(), **self._ours, **values}
         rows: list[Any] = self._connection.execute(statement, values).fetchall()
         return rows
 
     # The operations.
     def since(self, position: bytes, number: int = 0) -> News:
         with self._request("BEGIN IMMEDIATE" if number else "BEGIN"):
-            news = self._news(position)
+            news, _ = self._news(position)
             if number:
                 self._run(_NOTE, number=number)
             if news.is_all:
@@ -1076,7 +1070,7 @@ class SQLite:
         self, position: bytes, names: Any, token: str, lease: float, held: Any, number: int
     ) -> Answer:
         with self._request():
-            news, seen = self._news(position), self._seen()
+            news, seen = self._news(position)
             if number < seen:
                 return _answer(news, "old")
             self._run(_NOTE, number=number)
@@ -1101,7 +1095,7 @@ class SQLite:
         self, position: bytes, token: str, locks: Any, changes: dict[str, Change], number: int
     ) -> Answer:
         with self._request():
-            news, seen = self._news(position), self._seen()
+            news, seen = self._news(position)
             if number <= seen:
                 return _answer(news, "done" if number == seen else "old")
             for name in self._lost(locks, token) if changes else ():
@@ -1114,10 +1108,12 @@ class SQLite:
                 self._run(_FREE, name=name, token=token)
             for key, (kind, data, flags) in changes.items():
                 values = {"key": key, "is_change": kind != "force", "data": data, "flags": flags}
-                for statement in _CHANGE:
-                    self._run(statement, mark=f" {self.process} {number}", **values)
-            self._run(_TRIM)
-            ((end, _),) = self._run(_WHERE, position=b"")
+                self._run(_TELL, mark=f" {self.process} {number}", **values)
+                if kind != "force":
+                    self._run(_REMOVE if data is None else _SET, **values)
+            if number % 61 == 0:  # now and then
+                self._run(_TRIM)
+            ((end, *_),) = self._run(_WHERE, position=b"")
             return Answer("ok", "", end, news)
 
     def renew(self, names: Any, token: str, lease: float) -> None:
@@ -1149,19 +1145,16 @@ class SQLite:
         self._connection.close()
 
     # What a request is made of.
-    def _news(self, position: bytes) -> News:
-        ((current, is_known),) = self._run(_WHERE, position=position)
+    def _news(self, position: bytes) -> tuple[News, int]:
+        """Give the news, and the number of this process's last request."""
+        ((current, is_known, seen),) = self._run(_WHERE, position=position)
         news = News(current, not is_known, [], {})
         if is_known and current != position:
             rows = self._run(_ENTRIES, position=position)
             news.flags.extend((_key(name), text) for name, text in rows)
             rows = self._run(_VALUES, position=position)
             news.values.update((_key(name), data) for name, data in rows)
-        return news
-
-    def _seen(self) -> int:
-        ((seen,),) = self._run(_SEEN)
-        return int(seen)
+        return news, seen
 
     def _lost(self, names: Any, token: str) -> list[str]:
         return [name for name in names if not self._run(_IS_OURS, name=name, token=token)]

@@ -23,8 +23,6 @@ from streamlit_client import RealServerCase, Server, wait_for
 
 PATIENCE = 30_000  # milliseconds that anything may take
 STORE = {"server_state_store.py": (HERE / "server_state_store.py").read_text()}
-for draft in HERE.glob("engines_draft.py"):
-    STORE |= {"engines_draft.py": draft.read_text(), "dict_engine.py": (HERE / "dict_engine.py").read_text()}
 COUNTER = """
 import streamlit as st
 from server_state import server_state, server_state_lock

@@ -29,7 +29,7 @@ from typing import Any
 from real_parts import CLIENT, DEADLINE, ROOT, File, Process, Proxy, Store, free_port, is_there, wait_for
 
 sys.path.insert(0, str(ROOT))
-import engines_draft
+import server_state_store
 from server_state_store import LEASE, LockLostError
 from travelling import Bomb, Message
 
@@ -975,6 +975,16 @@ class Travelling(Case):
         one.do("put", "x", 1)
         self.assertEqual(self.wait_until_equal([one, two]), {"x": 1})
 
+    def test_P8_a_value_that_is_too_large_for_the_store(self) -> None:
+        one, two = self.processes(2)
+        one.do("have_the_store_take", 10_000)
+        for what, args in (("put", ("x", "y" * 10_000)), ("put_locked", ("x", "y" * 10_000))):
+            with self.assertRaisesRegex(ValueError, 'server_state\\["x"\\].* 10,.* bytes.* 10,000'):
+                one.do(what, *args)
+        one.do("put", "x", "y" * 9_000)
+        self.assertEqual(self.wait_until_equal([one, two]), {"x": "y" * 9_000})
+        self.assert_free(two, "x")
+
     def test_P8_classes_of_the_main_script_travel_by_name(self) -> None:
         one, two = self.process(), self.process()
         one.do("put_of_main", "room", "Ada")
@@ -1219,7 +1229,7 @@ class Cost(Case):
         proxy = self.proxy()
         one = self.process(proxy.url)
         one.do("increment", "n", 20)
-        listening = hashlib.sha1(engines_draft._SYNC.encode()).hexdigest().encode()  # nobody waits for that
+        listening = hashlib.sha1(server_state_store._SYNC.encode()).hexdigest().encode()  # nobody waits for that
         for what, args, most in (
             ("increment", ("n", 100), 2),
             ("increment_nested", ("outer", "n", 100), 3),

@@ -43,8 +43,6 @@ class TwoServersCase(RealServerCase):
     def servers(self, page: str) -> tuple[Server, Server]:
         os.environ.update(STATE_STORE=self.store.url, STATE_NAME=self._testMethodName)
         files = {"page.py": page, "server_state_store.py": (HERE / "server_state_store.py").read_text()}
-        for draft in (*HERE.glob("engines_draft.py"), *HERE.glob("dict_engine.py")):
-            files[draft.name] = draft.read_text()
         return self.serve(ENTRY, files), self.serve(ENTRY, files)
 
     def pair(self, page: str) -> tuple[Tab, Tab]:
@@ -195,6 +193,7 @@ class DemoCase(unittest.TestCase):
         self.said: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "demo_two_servers.py")],
+            env={name: value for name, value in os.environ.items() if name != "STATE_STORE"},  # the other tests' own
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

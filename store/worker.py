@@ -137,6 +137,10 @@ def call(key: str) -> Any:
     return server_state[key]()
 
 
+def have_the_store_take(size: int) -> None:
+    home._store.engine.largest = size
+
+
 def put_lambda(key: str) -> None:
     server_state[key] = lambda: None
 
