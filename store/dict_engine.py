@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from server_state_store import Answer, Change, News  # noqa: E402
+from server_state_store import Answer, Change, News
 
 LOG_LENGTH = 1000  # changes that the log keeps; who missed more loads everything
 UNFAIR = 1.0  # seconds after which who waits for a lock goes before those who come later
@@ -127,7 +127,9 @@ class DictEngine:
             for other, waiter in line.items()
         )
 
-    def commit(self, position: bytes, token: str, locks: Iterable[str], changes: dict[str, Change], number: int) -> Answer:
+    def commit(
+        self, position: bytes, token: str, locks: Iterable[str], changes: dict[str, Change], number: int
+    ) -> Answer:
         """Make all changes or none, and free the locks."""
         store, locks = self.store, list(locks)
         with store.lock:

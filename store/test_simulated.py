@@ -73,8 +73,9 @@ class Task:
         self.process, self.world, self.function, self.is_daemon = process, process.world, function, is_daemon
         self.ready: Callable[[], bool] | None = None
         self.until: float | None = 0.0  # when it is let on at the latest; None: never
-        self.is_over, self.local = False, {}
-        self.worker: Worker | None = Worker.idle.pop() if Worker.idle else Worker()
+        self.is_over = False
+        self.local: dict[str, Any] = {}
+        self.worker: Any = Worker.idle.pop() if Worker.idle else Worker()
         self.worker.task = self
         self.world.tasks.append(self)
 
@@ -106,7 +107,8 @@ class Lock:
     """A re-entrant lock between simulated threads."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.owner, self.depth = world, None, 0
+        self.world, self.depth = world, 0
+        self.owner: Any = None
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         me = self.world.current
@@ -185,7 +187,8 @@ class Process:
         self.stills = 0  # how often it stood still
         self.failures = 0  # calls that raised, and changes in place that were dropped
         self.waiting: dict[Any, tuple[float, int]] = {}  # threads that wait for a lock, and since when
-        self.pending: collections.Counter[Any] = collections.Counter()  # what was assigned under locks and is not yet committed
+        # What was assigned under locks and is not yet committed.
+        self.pending: collections.Counter[Any] = collections.Counter()
         self.seen: dict[str, int] = {}  # by key: the newest change that a read has shown
         self.open_on: list[set[str]] = []  # keys of the transactions that are under way
         if parent is not None:  # a fork: a copy of its state, and its threads are gone
@@ -194,7 +197,7 @@ class Process:
             self.home._store_of_parent = parent.home._store
 
     def loaded(self, name: str, code: types.CodeType) -> Any:
-        module = types.ModuleType(name)
+        module: Any = types.ModuleType(name)
         with self.world.imports():
             exec(code, vars(module))
         world = self.world
@@ -240,9 +243,8 @@ class Process:
     def listen(self) -> None:
         world, store = self.world, self.store
         while True:
-            before = store.position
             world.pause(
-                lambda: world.store.log[-1].position != before or store.away is not None,
+                lambda: world.store.log[-1].position != store.position or store.away is not None,
                 world.now + world.random.choice((0.02, 0.5, 0.5)),
             )
             if world.random.random() < 0.3:
@@ -324,11 +326,14 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.now, self.wrong, self.tasks = 100.0, [], []
+        self.now = 100.0
+        self.wrong: list[str] = []
+        self.tasks: list[Task] = []
         self.serial = iter(range(1, 10**9))
         self.back = threading.Lock()
         self.back.acquire()
-        self.steps, self.is_done, self.end = 0, lambda: False, 0.0
+        self.steps, self.end = 0, 0.0
+        self.is_done: Callable[[], bool] = lambda: False
         self.current: Any = None
         self.local: dict[str, Any] = {}  # of no simulated thread
         self.store = dict_engine.DictStore(lambda: self.now, self.random.choice((5, 1000)))
@@ -456,9 +461,8 @@ class World:
 
     def note(self, process: Process, key: str, before: Any, after: Any) -> None:
         self.history.setdefault(key, []).append(after)
-        if key.startswith("n"):
-            if (before or (0,))[0] + 1 != after[0]:
-                self.wrong.append(f"P2: {key} goes from {before} to {after}")
+        if key.startswith("n") and (before or (0,))[0] + 1 != after[0]:
+            self.wrong.append(f"P2: {key} goes from {before} to {after}")
         if key in ("log", "loose", "silent", "hum"):
             added = after[len(before or []) :]
             if (before or []) != after[: len(before or [])]:
@@ -522,8 +526,11 @@ class Simulation:
         stuck = [task for task in world.tasks if not task.is_daemon]
         if stuck and os.environ.get("SEED"):
             for task in stuck:
-                print(task.process.name, task.until, task.ready, world.now, task.process.is_dead, task.process.still_until)
+                print(
+                    task.process.name, task.until, task.ready, world.now, task.process.is_dead, task.process.still_until
+                )
                 import traceback
+
                 traceback.print_stack(sys._current_frames()[task.worker.ident], limit=-9)
         assert not stuck, f"{len(stuck)} threads never end"
         world.deliver(float("inf"))
@@ -734,7 +741,10 @@ class Simulation:
         """Append twice under another key's lock."""
         one = next(self.serial)
         process.state.setdefault("loose", [])
-        with self.noted(process, ("loose", one, 1), ("loose", one, 2)), self.lock(process, self.random.choice(("l1", "l2"))):
+        with (
+            self.noted(process, ("loose", one, 1), ("loose", one, 2)),
+            self.lock(process, self.random.choice(("l1", "l2"))),
+        ):
             self.wait()
             if "loose" not in process.state:
                 return  # the store went back
@@ -773,7 +783,7 @@ class Simulation:
             self.wait()
 
     def do_same(self, process: Process) -> None:
-        """Assign what is shown, once it is confirmed it is there, be it that a transaction here has not yet committed it."""
+        """Assign what is shown: if that is confirmed it is there, though a transaction has yet to commit the same."""
         shown = process.state.get("s")
         if shown is not None:
             with self.noted(process, ("s", shown)):
@@ -936,7 +946,7 @@ class Simulation:
                 assert state == final, f"P1: {process.name} ends with {state}, the store with {final}"
         for outcome, one, process in self.outcomes:
             count = world.made.get(one, 0)
-            is_sure = one[0] != "loose" or not (process.failures or world.went_back)
+            is_sure = one[0] != "loose" or not (process.failures or process.is_dead or world.went_back)
             if outcome == "done" and is_sure:
                 assert count > 0, f"P3: {one} of {process.name} was acknowledged, and never made"
             if outcome == "dropped" and not world.went_back:
@@ -952,7 +962,8 @@ class Simulation:
                 assert is_known, f"P4: {job} is gone, and nobody was given it"
 
     def held(self) -> list[str]:
-        return [name for name, (_, until) in self.world.store.locks.items() if until > self.world.now and name != "left"]
+        locks, now = self.world.store.locks, self.world.now
+        return [name for name, (_, until) in locks.items() if until > now and name != "left"]
 
 
 def simulate(seed: int) -> str | None:
@@ -1098,26 +1109,26 @@ class Directed(unittest.TestCase):
 
         def run_script() -> Any:
             script = sys.modules["__main__"] = types.ModuleType("__main__")
-            exec("class Room:\n    def __init__(self): self.users = []\n    def add(self, u): self.users.append(u)", vars(script))
+            exec("class Room:\n    def __init__(self): self.users = []", vars(script))
             return script
 
         first = run_script()
         room = first.Room()
         second = run_script()
-        room.add("Ada")  # of a class that is not any more the one in the script
+        room.users.append("Ada")  # of a class that is not any more the one in the script
         self.put(one, room=room)
         self.settle()
         self.assertIs(type(self.do(two, lambda: two.state["room"])), second.Room)
         self.assertEqual(self.do(two, lambda: two.state["room"].users), ["Ada"])
         with self.subTest("a script that has not yet come to the class"):
             sys.modules["__main__"] = types.ModuleType("__main__")
-            room.add("Ben")
+            room.users.append("Ben")
             self.put(one, room=room)
             self.settle()
             self.assertEqual(self.do(two, lambda: two.state["room"].users), ["Ada", "Ben"])
         with self.subTest("what is made within a function has no name"):
             exec("def make():\n    class Local: pass\n    return Local()", vars(sys.modules["__main__"]))
-            local = sys.modules["__main__"].make()  # type: ignore[attr-defined]
+            local = sys.modules["__main__"].make()
             with self.assertRaisesRegex(TypeError, '"x"'):
                 self.put(one, x=local)
 
@@ -1126,8 +1137,14 @@ class Directed(unittest.TestCase):
         self.put(one, x=0)
         self.settle()
         taken: list[Any] = []
-        acquire = one.wire.engine.acquire  # type: ignore[union-attr]
-        one.wire.engine.acquire = lambda *asked: taken.append(asked) or acquire(*asked)  # type: ignore[union-attr, method-assign]
+        engine: Any = one.wire and one.wire.engine
+        acquire = engine.acquire
+
+        def noted(*asked: Any) -> Any:
+            taken.append(asked)
+            return acquire(*asked)
+
+        engine.acquire = noted
         goes_on: list[int] = []
 
         def hold() -> None:
