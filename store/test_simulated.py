@@ -1038,9 +1038,17 @@ class Directed(unittest.TestCase):
 
     def test_P1_what_is_compared_by_identity_travels_when_it_is_assigned_again(self) -> None:
         one, two = self.processes(2)
-        graph = Graph()
+        package = types.ModuleType("of_a_package")
+        package.__file__ = "/lib/site-packages/of_a_package.py"
+        exec("class Graph: pass", vars(package))
+        sys.modules["of_a_package"] = package
+        self.addCleanup(sys.modules.pop, "of_a_package")
+        graph = package.Graph()
+        graph.edges = []
+        before = one.home._fingerprint(graph).content
         self.put(one, graphs=[graph])
         graph.edges.append("a")
+        self.assertEqual(one.home._fingerprint(graph).content, before)
         self.put(one, graphs=one.state["graphs"])
         self.settle()
         self.assertEqual(self.do(two, lambda: two.state["graphs"][0].edges), ["a"])
@@ -1235,22 +1243,6 @@ class Directed(unittest.TestCase):
         self.put(one, n=1)
         self.settle()
         self.assertEqual([process.state["n"] for process in (parent, two)], [1, 1])
-
-
-class Graph:
-    """What the module compares by identity where it is installed: it says itself how it is pickled."""
-
-    def __init__(self) -> None:
-        self.edges: list[str] = []
-
-    def __reduce__(self) -> Any:
-        return made_graph, (list(self.edges),)
-
-
-def made_graph(edges: list[str]) -> Graph:
-    graph = Graph()
-    graph.edges = edges
-    return graph
 
 
 class Simulated(unittest.TestCase):
