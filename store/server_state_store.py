@@ -488,10 +488,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if mine is None:
                 flags[entry] = self.pending.pop(key)
                 if not self.is_shown(key):
+                    was_refused = key in self.refused
                     new[entry] = self.opened(key)
                     self.own.discard(key)
                     self.mark_shown(key)
-                    if key in self.refused:  # a run may be able to read it
+                    if key in self.refused and not was_refused:  # a run may be able to read it
                         flags[entry] = flags[entry]._replace(is_forced=1)
             elif mine and self.shown.get(key) == b"" and id(entry.value) not in map(id, mine):
                 new[entry] = mine[-1]  # and another's was dropped
@@ -553,17 +554,18 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if key not in self.refused:
             return _MISSING
         with self.turn(needs_store=False):
-            self.put_back([key])
+            self.shown[key] = b""
+            self.pending.setdefault(key, _Flags())
         if key not in self.refused:
             return _home._entry(key).value
         hint = "if a class has changed, let its __setstate__ take the old state; or assign it anew"
         raise ValueError(f'server_state["{key}"]: {self.refused[key]}. What to do: {hint}.')
 
-    def put_back(self, keys: Iterable[str]) -> None:
-        """Have keys show again what the store has: the objects that they have are not as good."""
+    def put_back(self, keys: Iterable[str], change: Any) -> None:
+        """Have keys show again what the store has, in place of what a change has left there."""
         for key in keys:
             self.shown[key] = b""
-            self.pending[key] = _Flags(is_forced=1)
+            self.pending[key] = _Flags(1, 1, change.depth, change.in_place)
 
     # Locks.
     def open(self) -> list[tuple[Any, _Hold]]:
@@ -626,7 +628,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     if not other.names.isdisjoint(wanted):
                         other.names.difference_update(wanted)
                         other.error = _lost("lost", ", ".join(wanted))
-                        self.put_back(wanted)
+                        self.put_back(wanted, _home._change_here()[0])
                 hold.names.update(wanted)
             self.take(answer.news)
             self.show(wanted)
@@ -682,7 +684,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if not is_open:
                 self.mark_written(hold)
             else:
-                self.shown.update(dict.fromkeys(shared, b""))
+                for key in shared:
+                    self.shown[key] = b""
+                    self.refused.pop(key, None)
             return before if is_decided else given
 
     def value(self, key: str, hold: _Hold) -> Any:
@@ -703,7 +707,6 @@ class _Store(_home._Alone):  # type: ignore[misc]
         is_guarded = mine.is_guarded or before.is_guarded
         hold.mine[key] = mine._replace(flags=flags, is_guarded=is_guarded)
         self.pending.setdefault(key, _Flags())
-        self.refused.pop(key, None)
 
     def send(self, hold: _Hold, forced: Iterable[Any] = ()) -> None:
         """Commit what is to be committed, and free the locks; take over what others changed."""
@@ -743,8 +746,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         except Exception as error:
             mine, hold.mine = hold.mine, {}
             with self.turn(needs_store=False):
-                del self.holds[transaction]
-                self.put_back(mine)
+                self.holds.pop(transaction, None)
+                self.put_back(mine, _home._change_here()[0])
             with suppress(ConnectionError), self.turn():  # else the leases end by themselves
                 self.send(hold)
             if mine or not isinstance(error, ConnectionError):
@@ -831,14 +834,14 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     self.mark_written(hold)
                 return True
             except (ConnectionError, LockLostError, TypeError, ValueError) as error:
-                self.put_back([key])
+                self.put_back([key], change)  # with its place in a chain: a run may try again
                 message = 'A change in place of server_state["%s"] was dropped: %s'
                 _logger.warning(message, key, error)
                 return False
 
     def force(self, entry: Any) -> None:
         """Have readers in all processes rerun; under a lock, its release does it."""
-        if _home._local.transaction.depth == 0:
+        if _home._local.transaction.depth == 0 and entry.key not in self.local:
             with self.turn():
                 self.send(_Hold(), [entry])
 
@@ -1402,9 +1405,9 @@ class Redis:
             both = self._client.pipeline()  # a transaction
             both.xrevrange(self._keys[1], count=1)
             both.hgetall(self._keys[0])
-            ((last, _),), values = self._call(both.execute)
+            entries, values = self._call(both.execute)
             news.values.update((_key(name), data) for name, data in values.items())
-            news = news._replace(position=last)
+            news = news._replace(position=entries[0][0] if entries else b"")
         return news
 
     def acquire(

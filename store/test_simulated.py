@@ -1089,6 +1089,16 @@ class Directed(unittest.TestCase):
                     self.do(two, what)
         self.settle()
         self.assertIsInstance(self.do(one, lambda: one.state["room"]), object)
+        with self.subTest("nobody is rerun for a read that fails, or reads would go on for ever"):
+            before = two.home._entry("room").version
+            with self.assertRaises(ValueError):
+                self.do(two, lambda: two.state["room"])
+            self.assertEqual(two.home._entry("room").version, before)
+        with self.subTest("nor does an assignment that fails make it a key without a value"):
+            with self.assertRaises(TypeError):
+                self.do(two, lambda: two.state.update(room=lambda: None))
+            with self.assertRaises(ValueError):
+                self.do(two, lambda: two.state["room"])
         with self.subTest("and is there when its class is"):
             exec("class Room: pass", vars(module))
             self.assertIs(type(self.do(two, lambda: two.state.get("room"))), module.Room)
