@@ -671,7 +671,7 @@ class Simulation:
         else:
             lock.acquire()
         state, made = process.state, []
-        outcome = "unknown"
+        outcome, is_whole = "unknown", False
         try:
             value = (state.get(key, (0,))[0] + 1, serial)
             made.append((key, value))
@@ -687,10 +687,11 @@ class Simulation:
                 self.wait()
             if state.get(key) != value:
                 self.world.wrong.append(f"P2: the holder of {key} assigned {value} and reads {state.get(key)}")
+            is_whole = True
         finally:
             try:
                 lock.release()
-                outcome = "unknown" if is_nested else "done"
+                outcome = "done" if is_whole and not is_nested else "unknown"
             except process.file.LockLostError:
                 outcome = "dropped"
                 raise
