@@ -482,7 +482,12 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def show(self, fresh: Collection[str] = ()) -> None:
         """Have all keys show what the store has, but for those that a transaction here has."""
         flags, new = {}, {}
-        for key in list(self.pending):
+        said = time.monotonic()
+        for number, key in enumerate(list(self.pending)):
+            if time.monotonic() > said + 1:
+                said = time.monotonic()
+                message = "server_state reads the store: %d values, and %d are left."
+                _logger.warning(message, number, len(self.pending))
             entry = _home._entry(key)
             mine = self.kept(key, fresh)
             if mine is None:

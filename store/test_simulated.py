@@ -185,6 +185,7 @@ class Process:
         self.state, self.locks = self.home.server_state, self.home.server_state_lock
         self.wire: Wire | None = None
         self.stills = 0  # how often it stood still
+        self.warnings: list[str] = []
         self.failures = 0  # calls that raised, and changes in place that were dropped
         self.waiting: dict[Any, tuple[float, int]] = {}  # threads that wait for a lock, and since when
         # What was assigned under locks and is not yet committed.
@@ -218,6 +219,7 @@ class Process:
 
     def note_warning(self, text: str, *args: Any) -> None:
         self.failures += "dropped" in text
+        self.warnings.append(text % args)
 
     @property
     def store(self) -> Any:
@@ -1150,6 +1152,22 @@ class Directed(unittest.TestCase):
             local = sys.modules["__main__"].make()
             with self.assertRaisesRegex(TypeError, '"x"'):
                 self.put(one, x=local)
+
+    def test_P1_a_start_that_takes_long_says_how_far_it_is(self) -> None:
+        (one,) = self.processes(1)
+        module = types.ModuleType("of_an_app")
+        vars(module)["world"] = self.world
+        exec("class Slow:\n    def __setstate__(self, state): world.now += 0.6", vars(module))
+        sys.modules["of_an_app"] = module
+        self.addCleanup(sys.modules.pop, "of_an_app", None)
+        slow = module.Slow()
+        slow.size = 1
+        self.put(one, **{f"slow {number}": slow for number in range(6)})
+        two = Process(self.world, "two")
+        self.world.processes.append(two)
+        self.do(two, two.connect)
+        self.assertEqual(len(two.warnings), 2)
+        self.assertIn("4 are left", two.warnings[0])
 
     def test_P3_a_lock_request_that_arrives_more_than_a_lease_late(self) -> None:
         one, two = self.processes(2)
