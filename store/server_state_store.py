@@ -827,8 +827,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
         with self.turn(needs_store=False):
             try:
                 data = self.sealed(key, value)
-                if data == self.shown.get(key) or self.is_left_to_others(entry, hold):
-                    return True  # a release was faster, or is to come
+                if data == self.shown.get(key):
+                    return True  # a release was faster
+                if self.is_left_to_others(entry, hold):
+                    self.own.add(key)  # its fingerprint says no more that it has changed
+                    return True
                 self.keep(hold, key, _Mine(value, flags, key not in hold.names))
                 if is_open:  # its end commits it
                     return True

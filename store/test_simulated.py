@@ -186,6 +186,7 @@ class Process:
         self.wire: Wire | None = None
         self.stills = 0  # how often it stood still
         self.warnings: list[str] = []
+        self.fence = 0  # requests with a smaller number were under way during an outage
         self.failures = 0  # calls that raised, and changes in place that were dropped
         self.waiting: dict[Any, tuple[float, int]] = {}  # threads that wait for a lock, and since when
         # What was assigned under locks and is not yet committed.
@@ -251,8 +252,11 @@ class Process:
             )
             if world.random.random() < 0.3:
                 world.sleep(world.random.choice((0.005, 0.3)))
+            was_away, next_number = store.away is not None, store.numbers.__reduce__()[1][0]
             try:
                 store.hear()
+                if was_away:
+                    self.fence = next_number
             except ConnectionError:
                 world.sleep(0.25)
             store.ring()
@@ -446,6 +450,8 @@ class World:
         answer = wire.engine.commit(*asked)
         if not self.is_noted:
             return answer
+        if answer.status == "ok" and asked[3] and asked[-1] < wire.owner.fence and not self.went_back:
+            self.wrong.append(f"P5: {wire.owner.name} was back, and then {asked[3]} of before was made")
         changed = {key: self.read(data) for key, data in self.store.values.items() if before.get(key) != data}
         for key, value in changed.items():
             self.note(wire.owner, key, self.read(before.get(key)), value)
