@@ -823,6 +823,8 @@ class Simulation:
         with self.noted(process, (key, serial)), self.lock(process, "z"):
             self.wait()
             process.state[key] = serial
+            if process.state.get(key) != serial:
+                self.world.wrong.append(f"P3: {process.name} assigned {key}={serial} and does not show it")
             self.wait()
 
     def do_update(self, process: Process) -> None:
