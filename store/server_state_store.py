@@ -149,16 +149,27 @@ _SEAL = 32  # bytes before what was pickled
 def _named(module: str, name: str) -> Any:
     """Give a class or function. Of the app's script it is the latest: each run makes them anew.
 
-    A run that has just begun has not yet made it: then it is that of an earlier run.
+    A run that has just begun has not yet made it: then it is that of an earlier run. A page of
+    Streamlit's is a module `__main__` of its own that stands nowhere: then one of it is running.
     """
     known = _home._known
-    try:
-        __import__(module)
-        known[module, name] = operator.attrgetter(name)(sys.modules[module])
-    except AttributeError:
-        if (module, name) not in known:
-            raise
+    for place in _modules(module):
+        with suppress(AttributeError):
+            known[module, name] = operator.attrgetter(name)(place)
+            break
+    if (module, name) not in known:
+        raise AttributeError(f"module {module} has no {name}")
     return known[module, name]
+
+
+def _modules(name: str) -> Iterator[Any]:
+    __import__(name)
+    yield sys.modules[name]
+    frame = sys._getframe().f_back
+    while frame is not None:
+        if frame.f_globals.get("__name__") == name:
+            yield types.SimpleNamespace(**frame.f_globals)
+        frame = frame.f_back
 
 
 # Values name this function, by the one name that it has in every process.

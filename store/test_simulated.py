@@ -1156,6 +1156,12 @@ class Directed(unittest.TestCase):
             self.put(one, room=room)
             self.settle()
             self.assertEqual(self.do(two, lambda: two.state["room"].users), ["Ada", "Ben"])
+        with self.subTest("a class of a page, which is a module of its own"):
+            page = types.ModuleType("__main__")
+            exec("class Seat: pass\ndef read(state): return state['seat']", vars(page))
+            self.put(one, seat=page.Seat())
+            self.settle()
+            self.assertIs(type(self.do(two, lambda: page.read(two.state))), page.Seat)
         with self.subTest("what is made within a function has no name"):
             exec("def make():\n    class Local: pass\n    return Local()", vars(sys.modules["__main__"]))
             local = sys.modules["__main__"].make()
