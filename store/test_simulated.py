@@ -862,7 +862,6 @@ class Simulation:
         """Put a job where there is none."""
         key, serial = self.random.choice(("job 1", "job 2")), next(self.serial)
         names = self.random.choice((None, "z", key))
-        pending = process.pending.copy()
         process.pending[key, serial] += 1
         given, outcome = None, "unknown"
         try:
@@ -879,7 +878,7 @@ class Simulation:
         finally:
             process.pending[key, serial] -= 1
             self.outcomes.append((outcome, (key, serial), process))
-        self.check_given(key, given, pending)
+        self.check_given(key, given, process.pending)
 
     def do_take(self, process: Process) -> None:
         """Take a job out."""
@@ -915,7 +914,7 @@ class Simulation:
 
     def check_given(self, key: str, given: Any, pending: Any) -> None:
         """What `setdefault` gives was in the store, or is shown here because a transaction has assigned it."""
-        if given not in self.world.history.get(key, ()) and pending[key, given] <= 0:
+        if given not in self.world.history.get(key, ()) and (key, given) not in pending:
             self.world.wrong.append(f"P4: setdefault of {key} gives {given}, which it never was")
 
     def do_leave(self, process: Process) -> None:
