@@ -388,9 +388,13 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
     def hear(self) -> None:
         """Take over what is new, and find out whether the store is back."""
+        number = 0
+        if self.away is not None:  # then nobody else asks, and nobody is to wait for us
+            # P5: what is still under way from before comes too late.
+            number = next(self.numbers)
+            self.until = time.monotonic() + DEADLINE
+            self.ask(self.engine.since, self.position, number)
         with self.turn(needs_store=False):
-            # P5: after an outage, what is still under way comes too late.
-            number = 0 if self.away is None else next(self.numbers)
             news = self.ask(self.engine.since, self.position, number)
             self.away = None
             self.take(news)
@@ -883,6 +887,7 @@ def _lost(status: str, detail: Any) -> Exception:
 _APPLICATION, _FORMAT = 0x73657276, 1  # the file's application_id and user_version
 _TICK = 0.01  # seconds between two looks for what other processes did
 _SCHEMA = f"""
+PRAGMA page_size = 1024; -- a small change writes four pages
 BEGIN IMMEDIATE;
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_FORMAT};
@@ -901,6 +906,7 @@ COMMIT;
 _SETTINGS = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
+PRAGMA wal_autocheckpoint = 4000; -- pages
 PRAGMA journal_size_limit = 1048576;
 SELECT 1 FROM log; -- makes the write-ahead log
 """

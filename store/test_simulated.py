@@ -822,7 +822,10 @@ class Simulation:
         key, serial = self.random.choice("xy"), next(self.serial)
         with self.noted(process, (key, serial)), self.lock(process, "z"):
             self.wait()
+            begun, stills = self.world.now, process.stills
             process.state[key] = serial
+            if self.world.now - begun > 3 * PATIENCE and stills == process.stills:
+                self.world.wrong.append(f"P6: an assignment under a lock takes {self.world.now - begun:.1f} s")
             is_locked = any(key in one.names for one in process.home._transactions)  # its holder decides
             if process.state.get(key) != serial and not is_locked:
                 self.world.wrong.append(f"P3: {process.name} assigned {key}={serial} and does not show it")
