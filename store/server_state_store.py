@@ -406,6 +406,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
             before = self.position
             try:
                 self.engine.wait(before, BELL)
+                if self.away is None:
+                    with self.turn_lock:
+                        pass  # a commit of ours that is under way brings the news, too
                 if self.position == before:
                     self.hear()
                 else:  # a commit of ours has brought what there was
