@@ -407,7 +407,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             try:
                 self.engine.wait(before, BELL)
                 if self.away is None:
-                    with self.turn_lock:
+                    with self.mutex:
                         pass  # a commit of ours that is under way brings the news, too
                 if self.position == before:
                     self.hear()
@@ -530,7 +530,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         flags[_home._key_set] = of_all._replace(is_forced=0)
         how = _home._Change("changed", "another process", *of_all[2:])
         with _home._master:
-            changed = _home._replace(items, self.replaced)
+            changed = set(_home._replace(items, self.replaced))
             told = [e for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)]
             _home._publish(told, how, None)
         _home._notify(told)
@@ -1218,7 +1218,7 @@ local function since()
   local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   last = last and last[1] or redis.call('XADD', log, '*', '', '')
   if last == position then
-    return {position, 0, {}, {}}
+    return {position}
   end
   if position == '' or #redis.call('XRANGE', log, position, position) == 0 then
     return {last, 1, {}, {}}
@@ -1496,7 +1496,7 @@ class Redis:
 
 
 def _news(answer: Any) -> News:
-    position, is_all, flags, values = answer
+    position, is_all, flags, values = answer if len(answer) > 1 else (*answer, 0, (), ())
     told = [(_key(name), text) for name, text in zip(flags[::2], flags[1::2], strict=True)]
     pairs = zip(values[::2], values[1::2], strict=True)
     return News(position, bool(is_all), told, {_key(name): data for name, data in pairs})
