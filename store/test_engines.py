@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import SkipTest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import server_state_store
 from dict_engine import DictEngine, DictStore
 from real_parts import Store, wait_for
+
+import server_state_store
 from server_state_store import LOG_LENGTH, Answer, Change, News
 
 NAMES = ["", "x", "a key of \ud800 and ü", "nul\0nul", "x" * 5000, "lock:x"]

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from real_parts import DEADLINE, HERE, ROOT, File, Process, wait_for
-from server_state_store import LEASE, LockLostError
 from test_server_state_store import GIVE_UP, RETURN, SLACK, Case, InAFile
+
+from server_state_store import LEASE, LockLostError
 
 
 class FileCase(InAFile, Case):
@@ -447,7 +448,8 @@ class Manners(FileCase):
             one.do("put", "large", f"{number}" + os.urandom(2**19).hex())
 
         def size() -> float:
-            return 1.0 * sum(path.stat().st_size for path in self.store.folder.iterdir()) / 2**20
+            sizes: list[int] = [path.stat().st_size for path in self.store.folder.iterdir()]
+            return sum(sizes) / 2**20
 
         wait_for("the journal to be short", lambda: size() <= 3)
 

@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs
 """What an ASGI server or `streamlit run` starts: it connects before anybody comes."""
 
 from contextlib import asynccontextmanager
