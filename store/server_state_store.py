@@ -597,9 +597,13 @@ class _Store(_home._Alone):  # type: ignore[misc]
             return list(self.holds.items())
 
     def hold(self, transaction: Any) -> _Hold:
-        with _home._master:
-            token = f"{self.engine.process} {next(self.numbers)}"
-            return self.holds.setdefault(transaction, _Hold(token))
+        """Give what a transaction of this thread holds."""
+        hold = self.holds.get(transaction)
+        if hold is None:
+            hold = _Hold(f"{self.engine.process} {next(self.numbers)}")
+            with _home._master:
+                self.holds[transaction] = hold
+        return hold
 
     def acquire(self, lock: Any, blocking: bool, timeout: float) -> bool:
         """Take a lock of this process, and the same names in the store.
