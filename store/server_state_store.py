@@ -136,14 +136,16 @@ if "_connecting" not in vars(_home):
 
 
 # --- Values as they travel ---
-def _sealed(settings: Any, key: str, data: bytes) -> bytes:
-    """Sign what was pickled; without a secret, that finds out damage only."""
+def _signature(settings: Any, key: str, data: bytes) -> bytes:
+    """Sign what was pickled; without a secret, it is as good as the file that it stands in."""
     _, name, secret, _ = settings
+    if not secret:
+        return bytes(_SEAL)
     head = f"{len(name)} {len(key)} {name}{key}".encode("utf-8", "surrogatepass")
-    return hmac.digest(secret, head + data, "sha256") + data
+    return hmac.digest(secret, head + data, "sha256")
 
 
-_SEAL = 32  # bytes before what was pickled
+_SEAL = 32  # bytes of a signature, before what was pickled
 
 
 def _named(module: str, name: str) -> Any:
@@ -556,10 +558,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
         data = self.committed.get(key)
         if data is None:
             return _MISSING
-        if not hmac.compare_digest(_sealed(self.settings, key, data[_SEAL:]), data):
+        pickled = data[_SEAL:]
+        if not hmac.compare_digest(_signature(self.settings, key, pickled), data[:_SEAL]):
             self.refused[key] = "it is not signed with this application's secret for this key"
         else:
-            reader = _Unpickler(data[_SEAL:])
+            reader = _Unpickler(pickled)
             try:
                 return reader.load()
             except BaseException as error:  # a module that it needs may even call sys.exit()
@@ -594,7 +597,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def open(self) -> list[tuple[Any, _Hold]]:
         """Give the transactions that are under way, each with what it holds."""
         with _home._master:
-            return list(self.holds.items())
+            return list(self.holds.items()) if self.holds else []
 
     def hold(self, transaction: Any) -> _Hold:
         """Give what a transaction of this thread holds."""
@@ -672,7 +675,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if len(data) > self.engine.largest:
             hint = f"the store takes {self.engine.largest:,}; keep it in a file, or in parts"
             raise ValueError(f'server_state["{key}"] has {len(data):,} bytes: {hint}.')
-        return _sealed(self.settings, key, data)
+        return _signature(self.settings, key, data) + data
 
     def write(self, new: Mapping[str, Any], only_new: bool = False) -> Any:
         """Commit an assignment or a removal, then make it; under a lock, its release commits."""
