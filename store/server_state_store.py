@@ -546,6 +546,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """Note of which keys the shown object is what was just committed."""
         for key, mine in hold.mine.items():
             self.pending.setdefault(key, _Flags())
+            self.shown[key] = b""  # others may have changed it since, or removed it again
             if mine.data == self.committed.get(key) and mine.value is _home._entry(key).value:
                 self.mark_shown(key)
                 self.own.add(key)
