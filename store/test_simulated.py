@@ -963,7 +963,7 @@ class Simulation:
             is_sure = one[0] != "loose" or not (process.failures or process.is_dead or world.went_back)
             if outcome == "done" and is_sure:
                 assert count > 0, f"P3: {one} of {process.name} was acknowledged, and never made"
-            if outcome == "dropped" and not world.went_back:
+            if outcome == "dropped" and not world.went_back and one[0] != "s":  # others may assign the same
                 assert count == 0, f"P3: {one} of {process.name} was dropped, and made"
         if not world.went_back:
             for serial in self.together:
