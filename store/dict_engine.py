@@ -120,8 +120,8 @@ class DictEngine:
         mine = line[token].since if token in line and line[token].seen + FORGET >= now else now
         return any(
             other != token
-            and now - waiter.since > UNFAIR
-            and waiter.seen + FORGET >= now
+            and waiter.seen - waiter.since > UNFAIR
+            and waiter.seen + UNFAIR >= now
             and waiter.since < mine
             and not waiter.names.isdisjoint(names)
             for other, waiter in line.items()

@@ -962,13 +962,14 @@ _IS_OURS = """
 SELECT 1 FROM locks WHERE app = :app AND name = :name AND token = :token
 AND until BETWEEN :now AND :now + :lease
 """
-# Who has waited for longer than UNFAIR goes before others; but not before those who have other
-# locks, since these may be what is waited for.
+# Who has asked for longer than UNFAIR, and lately, goes before others; but not before those who
+# have other locks, since these may be what is waited for. Who gave up reserves nothing for longer:
+# those who give up after a second would keep out each other for ever.
 _OTHERS = """
 SELECT until - :now FROM locks WHERE app = :app AND name = :name AND token <> :token
 AND until BETWEEN :now AND :now + :lease
 UNION ALL SELECT :unfair FROM line WHERE app = :app AND name = :name AND token <> :token
-AND NOT :has_more AND since < :now - :unfair AND seen > :now - 2
+AND NOT :has_more AND since < seen - :unfair AND seen > :now - :unfair
 AND since < (SELECT coalesce(min(since), :now) FROM line WHERE app = :app AND token = :token)
 """
 _TAKE = "INSERT OR REPLACE INTO locks VALUES (:app, :name, :token, :now + :seconds)"
@@ -1320,7 +1321,8 @@ for i = 1, #others, 2 do
   local other = cmsgpack.unpack(others[i + 1])
   if other[2] < now - 2 then
     redis.call('HDEL', line, others[i])
-  elseif held == 0 and other[1] < entry[1] and other[1] < now - unfair then
+  elseif held == 0 and other[1] < entry[1] and other[1] < other[2] - unfair
+      and other[2] > now - unfair then
     for place = 3, #other do
       if wanted[other[place]] then
         wait = math.max(wait, unfair * 1000)

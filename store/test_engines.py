@@ -118,9 +118,13 @@ class Suite(Base):
 
     def position_elsewhere(self) -> bytes:
         """Give a position that another store, with another past, has come to."""
-        other = self.engine("elsewhere")
+        other, here = self.engine("elsewhere"), self.one.since(b"").position
         self.commit(other, {"x": put(b"1")})
-        return self.commit(other, {"x": put(b"2")}).position
+        position, number = here, 1
+        while position == here:  # Redis names both by the millisecond
+            number += 1
+            position = self.commit(other, {"x": put(b"%d" % number)}).position
+        return position
 
     def test_a_log_that_was_trimmed(self) -> None:
         start = self.commit(self.one, {"x": put(b"first")}).position
@@ -314,6 +318,19 @@ class Suite(Base):
         self.commit(self.one, {}, "T", ["a", "b"])
         self.assertEqual(self.acquire(self.one, ["a"], "stranger").status, "held")
         self.take(self.two, ["a", "b"], "patient")
+
+    def test_those_who_give_up_do_not_keep_out_each_other(self) -> None:
+        """Each asks for a while and gives up, and leaves nothing behind that outlives the next one's patience."""
+        for patience in (0.9, 1.5):
+            self.take(self.one, ["a"], f"holder {patience}")
+            until = time.monotonic() + patience
+            while time.monotonic() < until:
+                self.assertEqual(self.acquire(self.two, ["a"], f"first {patience}").status, "held")
+            self.commit(self.one, {}, f"holder {patience}", ["a"])
+            until = time.monotonic() + patience
+            while self.acquire(self.one, ["a"], f"next {patience}").status == "held":
+                self.assertLess(time.monotonic(), until, f"kept out by one who gave up after {patience} s")
+            self.commit(self.one, {}, f"next {patience}", ["a"])
 
     def test_who_does_not_ask_any_more_reserves_nothing(self) -> None:
         self.take(self.one, ["a"], "T")
