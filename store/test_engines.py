@@ -118,9 +118,11 @@ class Suite(Base):
 
     def position_elsewhere(self) -> bytes:
         """Give a position that another store, with another past, has come to."""
-        other, here = self.engine("elsewhere"), self.one.since(b"").position
+        other = self.engine("elsewhere")
+        here: bytes = self.one.since(b"").position
         self.commit(other, {"x": put(b"1")})
-        position, number = here, 1
+        position = here
+        number = 1
         while position == here:  # Redis names both by the millisecond
             number += 1
             position = self.commit(other, {"x": put(b"%d" % number)}).position
