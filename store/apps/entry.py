@@ -4,7 +4,7 @@ import os
 
 import streamlit as st
 
-from server_state_redis import connect
+from server_state_store import connect
 
 connect(os.environ["STATE_STORE"], name=os.environ["STATE_NAME"], secret="secret")
 st.navigation([st.Page("page.py")], position="hidden").run()

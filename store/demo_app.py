@@ -4,8 +4,9 @@ import os
 
 import streamlit as st
 
-from server_state_redis import connect
+from server_state_store import connect
 
-connect(os.environ["STATE_STORE"], name="demo", secret=os.environ["STATE_SECRET"])
+store = os.environ.get("STATE_STORE", "state.db")
+connect(store, name="demo", secret=os.environ.get("STATE_SECRET", ""))
 pages = [st.Page("demo_chat.py", title="Chat"), st.Page("demo_counter.py", title="Counter")]
 st.navigation(pages).run()

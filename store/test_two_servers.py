@@ -14,9 +14,9 @@ import sys
 import threading
 import time
 import unittest
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from real_parts import HERE, ROOT, Store
+from real_parts import HERE, ROOT, File, Store
 
 sys.path.insert(0, str(ROOT / "e2e"))
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -30,10 +30,10 @@ ENTRY = (HERE / "apps" / "entry.py").read_text()
 SHARED = (HERE / "apps" / "shared.py").read_text()
 
 
-class TwoServers(RealServerCase):
+class TwoServersCase(RealServerCase):
     """Tabs of two processes; each test is an application of its own in one store."""
 
-    store: ClassVar[Store]
+    store: ClassVar[Any]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -42,7 +42,7 @@ class TwoServers(RealServerCase):
 
     def servers(self, page: str) -> tuple[Server, Server]:
         os.environ.update(STATE_STORE=self.store.url, STATE_NAME=self._testMethodName)
-        files = {"page.py": page, "server_state_redis.py": (HERE / "server_state_redis.py").read_text()}
+        files = {"page.py": page, "server_state_store.py": (HERE / "server_state_store.py").read_text()}
         return self.serve(ENTRY, files), self.serve(ENTRY, files)
 
     def pair(self, page: str) -> tuple[Tab, Tab]:
@@ -51,6 +51,8 @@ class TwoServers(RealServerCase):
         (one,), (two,) = self.tabs(first, 1), self.tabs(second, 1)
         return one, two
 
+
+class TwoServers(TwoServersCase):
     def test_P1_counter_demo(self) -> None:
         one, two = self.pair((ROOT / "demo_counter.py").read_text())
         self.assert_runs(lambda: one.click("Increment"), [(0, 1), (0, 1)], one, two)
@@ -132,6 +134,33 @@ class TwoServers(RealServerCase):
             tab.click("click")
             tab.wait_for_text(f"clicks are {clicks + 1}.")
 
+    def test_P8_a_class_of_the_main_script(self) -> None:
+        one, two = self.pair(SHARED)
+        one.click("own class")
+        for tab in (one, two):
+            tab.wait_for_text("own is of the main script.")
+
+    def test_S2_files_are_saved(self) -> None:
+        first, second = self.servers(SHARED)
+        (one,), (two,) = self.tabs(first, 1), self.tabs(second, 1)
+        for number, name in enumerate(("page.py", "server_state_store.py", "server_state.py", "app.py"), start=1):
+            path = first.folder / name
+            path.write_text(path.read_text() + "\n# saved\n")
+            one.send()
+            self.runs(one, two)
+            one.click("write x")
+            for tab in (one, two):
+                tab.wait_for_text(f"x is {number}.")
+
+
+class TwoServersOnAFile(TwoServers):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.store = File()
+        cls.addClassCleanup(cls.store.close)
+
+
+class Outage(TwoServersCase):
     def test_P6_tabs_wait_out_an_outage(self) -> None:
         first, second = self.servers(SHARED)
         (one,), (two,) = self.tabs(first, 1), self.tabs(second, 1)
@@ -156,25 +185,6 @@ class TwoServers(RealServerCase):
             self.runs(one, two)
         return "x is 2." in two.text()
 
-    def test_P8_a_class_of_the_main_script(self) -> None:
-        one, _ = self.pair(SHARED)
-        one.click("own class")
-        one.wait_for_text("error is server_state")
-        self.assertIn("OfMain", one.text())
-        self.assertIn('local={"own"}', one.text())
-
-    def test_S2_files_are_saved(self) -> None:
-        first, second = self.servers(SHARED)
-        (one,), (two,) = self.tabs(first, 1), self.tabs(second, 1)
-        for number, name in enumerate(("page.py", "server_state_redis.py", "server_state.py", "app.py"), start=1):
-            path = first.folder / name
-            path.write_text(path.read_text() + "\n# saved\n")
-            one.send()
-            self.runs(one, two)
-            one.click("write x")
-            for tab in (one, two):
-                tab.wait_for_text(f"x is {number}.")
-
 
 class DemoCase(unittest.TestCase):
     """The one command, as a user starts it."""
@@ -183,6 +193,7 @@ class DemoCase(unittest.TestCase):
         self.said: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "demo_two_servers.py")],
+            env={name: value for name, value in os.environ.items() if name != "STATE_STORE"},  # the other tests' own
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

