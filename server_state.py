@@ -55,7 +55,7 @@ _MISSING: Any = object()
 # The words: an *entry* is a key with its value and version. A *run* of a script notes the versions
 # that it reads; what a *session*'s latest runs have noted is what its page shows. A *transaction*
 # is what a thread does under locks. Who got a value has it *in hand*, and may change it in place;
-# when done, it *names* the entry, and the *inspector* looks whether the *fingerprint* has changed.
+# when done, the entry is *suspected*: the *inspector* looks whether its *fingerprint* is another.
 # A change gives the entry a new version; the *scheduler* reruns the sessions that show an old one.
 
 
@@ -314,7 +314,7 @@ class _Transaction:
             lock = _locks[name]._lock
             while lock._is_owned():
                 lock.release()
-        _inspector.name(self.in_hand(), None, True, self.changed)
+        _inspector.suspect(self.in_hand(), None, True, self.changed)
 
 
 class _Local(threading.local):
@@ -506,7 +506,7 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
         if run is not None:
             run.handed.add(entry)
         elif transaction.depth == 0 and ctx is not None:  # of a run that is over, or was superseded
-            _inspector.name([entry], None, is_locked=False)
+            _inspector.suspect([entry], None, is_locked=False)
 
 
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
@@ -854,17 +854,17 @@ class _Suspect(NamedTuple):
 class _Inspector:
     """Finds changes made in place, in a thread of its own: no script, page or event loop waits.
 
-    Who was handed a value may be changing it; who is done with it names it, to be looked at.
+    Who was handed a value may be changing it; who is done with it suspects it, to be looked at.
     """
 
     def __init__(self) -> None:
-        self.named: dict[_Entry, list[_Suspect]] = {}
+        self.suspected: dict[_Entry, list[_Suspect]] = {}
         self.assigned: set[_Entry] = set()  # under the same locks, and told with the next look
-        self.overdue: set[_Entry] = set()  # named, and held by somebody at every look since
+        self.overdue: set[_Entry] = set()  # suspected, and held by somebody at every look since
         self.wake = threading.Event()
         self.is_running = False
 
-    def name(
+    def suspect(
         self,
         entries: Iterable[_Entry],
         run: _Run | None,
@@ -875,7 +875,7 @@ class _Inspector:
         suspect = _Suspect(run, is_locked, time.monotonic())
         with _master:
             for entry in entries:
-                self.named.setdefault(entry, []).append(suspect)
+                self.suspected.setdefault(entry, []).append(suspect)
             self.assigned.update(assigned)
             is_first = not self.is_running
             self.is_running = True
@@ -884,15 +884,15 @@ class _Inspector:
             return
         try:
             threading.Thread(target=self.run, name="server_state", daemon=True).start()
-        except RuntimeError:  # there are too many; the next to name something tries again
+        except RuntimeError:  # there are too many; the next suspicion tries again
             with _master:
                 self.is_running = False
             _guarded(self.look)
 
     def run(self) -> None:
-        """Look whenever something is named, for at most a fifth of the time."""
+        """Look whenever something is suspected, for at most a fifth of the time."""
         while True:
-            self.wake.wait(_RETRY if self.named else None)
+            self.wake.wait(_RETRY if self.suspected else None)
             time.sleep(_PAUSE)
             self.wake.clear()
             before = time.monotonic()
@@ -900,15 +900,17 @@ class _Inspector:
             time.sleep(4 * (time.monotonic() - before))
 
     def look(self) -> None:
-        """Look once at each value that was named, and tell what has changed together."""
+        """Look once at each value that was suspected, and tell what has changed together."""
         with _master:
             assigned, self.assigned = self.assigned, set()
-            named = list(self.named)
-        found = [entry for entry in named if self.look_at(entry)]
+            suspected = list(self.suspected)
+        found = [entry for entry in suspected if self.look_at(entry)]
         _tell(assigned.union(found))
         late = time.monotonic() - _PATIENCE
         with _master:
-            self.overdue = {one for one, (first, *_) in self.named.items() if first.since < late}
+            self.overdue = {
+                one for one, (first, *_) in self.suspected.items() if first.since < late
+            }
 
     def look_at(
         self, entry: _Entry, me: Collection[_Run | None] = (), is_last_chance: bool = False
@@ -918,7 +920,7 @@ class _Inspector:
         Give whether there is a change to tell. `me`: who else may have made it.
         """
         with _master:
-            suspects = self.named.get(entry, [])
+            suspects = self.suspected.get(entry, [])
             authors = {*me, *(suspect.run for suspect in suspects)}
             if not authors or (not is_last_chance and self.is_held(entry)):
                 return False  # its release has it looked at
@@ -930,10 +932,10 @@ class _Inspector:
             if not is_last_chance and self.is_held(entry):
                 return False  # it was taken while we looked
             authors |= {suspect.run for suspect in suspects}
-            if self.named.get(entry) is suspects:
-                del self.named[entry]
+            if self.suspected.get(entry) is suspects:
+                del self.suspected[entry]
                 if suspects[seen:]:
-                    self.named[entry] = suspects[seen:]
+                    self.suspected[entry] = suspects[seen:]
             if entry.fingerprint is not before or after.content == before.content:
                 return False
             entry.fingerprint = after
@@ -970,7 +972,7 @@ class _Inspector:
         """Look at what others may have changed in place, before an equal value hides that."""
         with _master:
             in_hand = any(entry in run.handed for run in _running if run is not me)
-            is_suspect = in_hand or entry in self.named
+            is_suspect = in_hand or entry in self.suspected
         if is_suspect and self.look_at(entry, [me], is_last_chance=True):
             _notify([entry])
 
@@ -985,7 +987,7 @@ class _Inspector:
         before = entry.fingerprint
         after = _fingerprint(value)
         with _master:
-            is_others = entry in self.named or self.is_held(entry)
+            is_others = entry in self.suspected or self.is_held(entry)
             if entry.fingerprint is not before or is_others:
                 return
             entry.fingerprint = after
@@ -1555,7 +1557,7 @@ def _end_run(run: _Run) -> None:
         while _locks[name]._lock._is_owned():
             _guarded(_locks[name].release)
     if run.handed:
-        _inspector.name(list(run.handed), run, is_locked=False)
+        _inspector.suspect(list(run.handed), run, is_locked=False)
     run.is_over = True
     with _master:
         _running.discard(run)
@@ -1634,10 +1636,10 @@ class _Alone:
         """
         quiet = _quiet.get()
         in_hand = transaction.in_hand()
-        if quiet is not None:  # its end looks; but what is named already is another's to tell
-            quiet.handed.update(in_hand - _inspector.named.keys())
+        if quiet is not None:  # its end looks; but what is suspected already is another's to tell
+            quiet.handed.update(in_hand - _inspector.suspected.keys())
         if quiet is None and in_hand:
-            _inspector.name(in_hand, _change_here()[1], True, transaction.changed)
+            _inspector.suspect(in_hand, _change_here()[1], True, transaction.changed)
         elif transaction.changed:
             _tell(transaction.changed)
 

@@ -1137,13 +1137,13 @@ class Locks(Case):
         fails = mock.patch.object(module.threading, "Thread", side_effect=RuntimeError("no new thread"))
         with fails, module.server_state_lock["log"]:
             log.append(1)
-        self.assertEqual(module._inspector.named, {}, "the thread itself has looked")
+        self.assertEqual(module._inspector.suspected, {}, "the thread itself has looked")
         with module.server_state_lock["log"]:
             log.append(2)
         until = time.monotonic() + 30
-        while module._inspector.named and time.monotonic() < until:
+        while module._inspector.suspected and time.monotonic() < until:
             time.sleep(0.001)
-        self.assertEqual(module._inspector.named, {})
+        self.assertEqual(module._inspector.suspected, {})
 
     def test_L5_what_is_read_in_no_rerun_is_told_to_nobody(self):
         self.state.x = []
@@ -3530,7 +3530,7 @@ class Life(Case):
             (tab,) = self.tabs(1, reads("x"))
         self.world.settle()
         self.click(tab, lambda: self.state.x)
-        self.assertEqual(self.module._inspector.named, {})
+        self.assertEqual(self.module._inspector.suspected, {})
 
     def test_S4_a_lock_that_a_run_leaves_is_released(self):
         del self.world.modules["streamlit.runtime"].Runtime._session_mgr

@@ -271,7 +271,7 @@ class Process:
             self.world.pause(None, self.world.now + 0.005)
             wake.clear()
             self.home._inspector.look()
-            if self.home._inspector.named:
+            if self.home._inspector.suspected:
                 self.world.sleep(1.0)
                 wake.set()
 
