@@ -308,7 +308,7 @@ class _Transaction:
 
     def __del__(self) -> None:
         """Release what the thread held when it ended, and have it looked at and told."""
-        if not self.names:
+        if not self.names or sys.is_finalizing():  # at Python's end nobody lets go of locks
             return
         for name in self.names:
             lock = _locks[name]._lock

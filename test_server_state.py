@@ -1249,6 +1249,17 @@ class Locks(Case):
         gc.collect()
         self.assertTrue(is_idle(module))
 
+    def test_L1_python_ends_though_a_thread_has_a_lock(self):
+        code = (
+            "import threading, time, server_state as s\n"
+            "def hold():\n    s.server_state_lock['x'].acquire()\n    s.server_state.x = [1]\n    time.sleep(60)\n"
+            "threading.Thread(target=hold, daemon=True).start()\n"
+            "while 'x' not in s.server_state:\n    time.sleep(0.001)\n"
+            "s.server_state_lock['y'].acquire()\ns.server_state.y = 1\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=FILE.parent, capture_output=True, text=True, timeout=30)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
     def test_L1_locked(self):
         module = load()
         locks, seen = module.server_state_lock, []

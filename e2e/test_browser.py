@@ -92,9 +92,9 @@ class Counter(TwoTabs):
             expect(page.get_by_text("Everybody's level")).to_be_visible()
             self.assertEqual(page.evaluate(CUT_OFF), [])
             buttons = [page.get_by_role("button", name=name) for name in ("Decrement", "Increment", "Reset")]
-            self.assertEqual(
-                len({button.evaluate("button => button.getBoundingClientRect().top") for button in buttons}), 1
-            )
+            tops = "buttons => new Set(buttons.map(button => button.getBoundingClientRect().top)).size"
+            handles = [button.element_handle() for button in buttons]
+            wait_for("three buttons in one row", lambda: page.evaluate(tops, handles) == 1)  # noqa: B023
             places = [page.get_by_role("button", name="Reset"), page.get_by_role("slider")]
             before = [place.bounding_box() for place in places]
             count = int(count_of(page).inner_text())
