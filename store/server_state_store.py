@@ -100,7 +100,7 @@ def connect(
             raise RuntimeError(f"connect() was called before, with other arguments: {hint}.")
         if _home._present and _home._store_of_parent is None:
             keys = ", ".join(list(_home._present)[:5])
-            hint = "connect() belongs above the first use of server_state"
+            hint = "move connect() above the first use of server_state, and restart the server"
             raise RuntimeError(f"server_state has keys already ({keys}): {hint}.")
         try:
             store = _Store(engine(where, name, secrets.token_hex(8)), settings)
@@ -570,7 +570,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 made_of = ", ".join(dict.fromkeys(reader.names)) or "no class"
                 reason = f"{type(error).__name__}: {error}; it is made of {made_of}"
                 self.refused[key] = f"it cannot be read here ({reason})"
-        _logger.error('server_state["%s"] has no value here: %s', key, self.refused[key])
+        # No more than that: the script may not yet have defined a class; who reads it is told.
+        _logger.debug('server_state["%s"] has no value yet: %s', key, self.refused[key])
         return _MISSING
 
     def found(self, key: str) -> Any:

@@ -23,6 +23,7 @@ import time
 import unittest
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +357,15 @@ class Locks(Case):
     def test_P2_who_wants_two_locks_gets_them_beside_those_who_want_one(self) -> None:
         one, two, three = self.processes(3)
         work = [one.begin("take_again_and_again", 30.0, "a"), two.begin("take_again_and_again", 30.0, "b")]
+
+        def is_taken(name: str) -> bool:
+            if not three.do("take_now", name):
+                return True
+            three.do("release", name)
+            return False
+
+        for name in ("a", "b"):
+            wait_for(f"somebody to hold {name}", partial(is_taken, name))
         for _ in range(2):
             self.assertTrue(three.do("take_within", 15.0, "a", "b"), "it is never its turn")
             three.do("release", "a", "b")
