@@ -404,6 +404,7 @@ class Recipes(TwoTabs):
             expect(page.get_by_role("button", name="Edit")).to_be_visible()
 
         def type_into(page: Page, row: int, column: int, text: str) -> None:
+            wait_for("the editor to be drawn", lambda: rows(page))
             canvas = page.get_by_test_id("data-grid-canvas")
             box = canvas.bounding_box()
             assert box is not None
@@ -441,10 +442,12 @@ class Recipes(TwoTabs):
         show("White bread 5", "Green tea 7", "Milk")
 
         def delete(page: Page, row: int) -> None:
+            before = wait_for("the editor to be drawn", lambda: rows(page))
             box = page.get_by_test_id("data-grid-canvas").bounding_box()
             assert box is not None
             page.mouse.click(box["x"] + 15, box["y"] + 35 * row + 52)
             page.keyboard.press("Delete")
+            wait_for("the row to go", lambda: len(rows(page)) < len(before))
 
         edit(one)
         edit(two)
