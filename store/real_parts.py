@@ -408,6 +408,7 @@ class Process:
 
     def pause(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # until it stands still
 
     def go_on(self) -> None:
         self.process.send_signal(signal.SIGCONT)
