@@ -9,6 +9,7 @@ import unittest
 from functools import partial
 
 import streamlit as st
+from streamlit.runtime.scriptrunner.script_runner import ScriptRunner
 
 from streamlit_client import ROOT, RealServerCase, app, wait_for
 
@@ -154,7 +155,10 @@ class RealServer(RealServerCase):
             self.assertIn("1" if "counter" in demo else "Hi", done.stdout)
             self.assertNotIn("server_state reruns no other", done.stderr)
 
-    @unittest.skipUnless(hasattr(st, "App"), "in older releases its session never hears of such a script's end")
+    @unittest.skipUnless(
+        "finally" in inspect.getsource(ScriptRunner._run_script_thread),
+        "in older releases its session never hears of such a script's end",
+    )
     def test_R2_a_script_that_exits_python(self) -> None:
         server = self.serve(app("exits"))
         exits, other = self.tabs(server, 2)
