@@ -292,8 +292,11 @@ class _Transaction:
 
     def in_hand(self) -> set[_Entry]:
         """Give the entries whose values it may have changed in place, read or not."""
-        named = {_present[name] for name in list(self.names) if name in _present}
-        return self.handed.union(entry for entry in named if entry.fingerprint.may_change)
+        for name in self.names:
+            entry = _present.get(name)
+            if entry is not None and entry.fingerprint.may_change:
+                self.handed.add(entry)
+        return self.handed
 
     def end(self) -> None:
         """Hand on what was assigned and what was in hand; the locks are still held."""
@@ -302,9 +305,9 @@ class _Transaction:
                 _inspector.look_at_overdue(self)
             _store.commit(self)
         finally:
-            self.names = set()
-            self.handed = set()
-            self.changed = set()
+            self.names.clear()
+            self.handed.clear()
+            self.changed.clear()
 
     def __del__(self) -> None:
         """Release what the thread held when it ended, and have it looked at and told."""
