@@ -1110,6 +1110,7 @@ class _Session:
         self.redrawn: frozenset[_Entry] = frozenset()  # and what was so when they were asked for
         self.is_ours = False  # whether we asked for any run that it shows
         self.has_missed = False  # whether messages to the page were lost
+        self.is_patchwork = False  # whether runs that did not finish have drawn on it
         self.connection: weakref.ref[Any] | None = None
         self.cause: _Cause | None = None  # of the run that we ask for
         self.requests: Any = None  # to the runner that makes it, once there is one
@@ -1136,6 +1137,7 @@ class _Session:
             self.redrawn = run.cause.redrawn
             self.is_ours = run.cause.is_ours
             self.has_missed = False
+            self.is_patchwork = False
 
     def add(self, run: _Run) -> None:
         """Show what a run has read beside what was shown before: how much of it, nobody says."""
@@ -1310,8 +1312,10 @@ class _Scheduler:
             return wait
         fragment = None if None in stale else next(iter(stale))
         if fragment is not None and not app._fragment_storage.contains(fragment):
-            del session.readers[fragment]
-            return 0.0
+            if not session.is_patchwork:
+                del session.readers[fragment]
+                return 0.0
+            fragment = None  # the page may show it still
         session.plan(stale, None)
         runner = _guarded(_request_rerun, app, fragment)
         if runner is None:  # it is ignored, or an error
@@ -1351,6 +1355,7 @@ class _Scheduler:
             run.session.replace(run)
         elif run.messages > 0:
             run.session.add(run)
+            run.session.is_patchwork = True
 
     def runner_ended(self, run: _Run, client_state: Any) -> None:
         """Hear that the runner has ended that made a run last.

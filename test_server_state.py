@@ -1999,6 +1999,16 @@ class Reruns(Case):
         self.assertEqual(asked, [])
         self.assertEqual((tab.runs, self.module._sessions[tab].readers), ([], {}))
 
+    def test_R4_a_fragment_that_is_no_more_and_may_still_be_shown(self):
+        """As where a run that drew another page was dropped at its end (seed 27156252)."""
+        (tab,) = self.tabs(1, lambda session: session.fragment("f", reads("x")))
+        tab.fragments.clear()
+        self.module._sessions[tab].is_patchwork = True
+        self.write(1)()
+        self.world.settle()
+        self.assertEqual((tab.runs, tab.shown["f", "x"]), ([()], "1"))
+        self.assertFalse(self.module._sessions[tab].is_patchwork)
+
     def test_R3_page_and_query_string_stay(self):
         (tab,) = self.tabs(1)
         self.click(tab, page="other")
