@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import streamlit as st
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FloatRect, Locator, Page, TimeoutError, expect
 
 from browser import CUT_OFF, TwoTabs, keeps_screenshots, write
 from streamlit_client import ROOT, Proxy, Server, Tab, wait_for
@@ -34,6 +35,18 @@ if st.button("hold"):
         while not pathlib.Path("go").exists():
             time.sleep(0.01)
 """
+
+
+def until_seen(wanted: Locator, act: Callable[[], None]) -> None:
+    """Do something with the mouse, again where the page was not ready to hear of it."""
+
+    def acted() -> bool:
+        act()
+        with contextlib.suppress(TimeoutError):
+            wanted.wait_for(state="attached", timeout=3_000)
+        return wanted.count() > 0
+
+    wait_for(str(wanted), acted)
 
 
 def is_whole(page: Page) -> bool:
@@ -403,13 +416,20 @@ class Recipes(TwoTabs):
             page.get_by_role("button", name="Save").click()
             expect(page.get_by_role("button", name="Edit")).to_be_visible()
 
-        def type_into(page: Page, row: int, column: int, text: str) -> None:
-            wait_for("the editor to be drawn", lambda: rows(page))
+        def editor(page: Page) -> FloatRect:
+            """Wait until the editor, not the table before it, is drawn where it stays."""
+            expect(page.locator("td[aria-readonly=false]").first).to_be_attached()
             canvas = page.get_by_test_id("data-grid-canvas")
-            box = canvas.bounding_box()
-            assert box is not None
-            page.mouse.dblclick(box["x"] + (150 if column == 0 else box["width"] - 60), box["y"] + 35 * row + 52)
-            typing = page.locator("#portal").locator("textarea, input")
+            before = None
+            while (box := canvas.bounding_box()) is None or box != before:
+                before = box
+                page.wait_for_timeout(100)
+            return box
+
+        def type_into(page: Page, row: int, column: int, text: str) -> None:
+            box, typing = editor(page), page.locator("#portal").locator("textarea, input")
+            x, y = box["x"] + (150 if column == 0 else box["width"] - 60), box["y"] + 35 * row + 52
+            until_seen(typing, lambda: page.mouse.dblclick(x, y))
             typing.fill(text)
             expect(typing).to_have_value(text)
 
@@ -442,10 +462,9 @@ class Recipes(TwoTabs):
         show("White bread 5", "Green tea 7", "Milk")
 
         def delete(page: Page, row: int) -> None:
-            before = wait_for("the editor to be drawn", lambda: rows(page))
-            box = page.get_by_test_id("data-grid-canvas").bounding_box()
-            assert box is not None
-            page.mouse.click(box["x"] + 15, box["y"] + 35 * row + 52)
+            box, before = editor(page), rows(page)
+            x, y = box["x"] + 15, box["y"] + 35 * row + 52
+            until_seen(page.locator("tr[aria-selected=true]"), lambda: page.mouse.click(x, y))
             page.keyboard.press("Delete")
             wait_for("the row to go", lambda: len(rows(page)) < len(before))
 
