@@ -286,7 +286,7 @@ class _Transaction:
 
     def __init__(self) -> None:
         self.depth = 0  # how many locks are held
-        self.names: set[str] = set()  # of the locks that were taken
+        self.names: set[str] = set()  # of the locks that were taken, some of them released by now
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
         self.changed: set[_Entry] = set()  # what it has assigned, to be told at its end
 
@@ -301,7 +301,7 @@ class _Transaction:
     def end(self) -> None:
         """Hand on what was assigned and what was in hand; the locks are still held."""
         try:
-            if _inspector.overdue:
+            if _inspector.overdue and _quiet.get() is None:
                 _inspector.look_at_overdue(self)
             _store.commit(self)
         finally:
@@ -309,24 +309,33 @@ class _Transaction:
             self.handed.clear()
             self.changed.clear()
 
-    def __del__(self) -> None:
-        """Release what the thread held when it ended, and have it looked at and told."""
-        if not self.names or sys.is_finalizing():  # at Python's end nobody lets go of locks
-            return
-        for name in self.names:
-            lock = _locks[name]._lock
-            while lock._is_owned():
-                lock.release()
-        _inspector.suspect(self.in_hand(), None, True, self.changed)
-
 
 class _Local(threading.local):
     """Each thread's transaction, which is gone when the thread is."""
 
     def __init__(self) -> None:
         self.transaction = _Transaction()
+        self.thread = _Thread(self.transaction)
         with _master:
             _transactions.add(self.transaction)
+
+
+class _Thread:
+    """Is let go of in the thread itself, when that ends: nobody else refers to it."""
+
+    def __init__(self, transaction: _Transaction) -> None:
+        self.transaction = transaction
+
+    def __del__(self) -> None:
+        """Release what the thread still holds, and have it looked at and told."""
+        mine = self.transaction
+        if not mine.names or sys.is_finalizing():  # at Python's end nobody lets go of locks
+            return
+        for name in mine.names:
+            lock = _locks[name]._lock
+            while lock._is_owned():
+                lock.release()
+        _inspector.suspect(mine.in_hand(), _Cause(), True, mine.changed)
 
 
 # --- Suppressing and forcing ---
@@ -381,7 +390,7 @@ def force_rerun_bound_sessions(key: str) -> None:
             return  # without a reader
         hint = "check the name, or set it first"
         raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: {hint}.')
-    change, run = _change_here()
+    change, run, _ = _change_here()
     if run is not None:
         run.outdate(entry)
     _store.force(entry)
@@ -406,14 +415,18 @@ _BY_A_THREAD = _Change()
 
 
 class _Entry:
-    """One key: its value, and the version that readers compare with the one that they noted."""
+    """One key: its value, and the version that readers compare with the one that they noted.
+
+    Assigned under a lock, it has version 8 at once, and is told as 7 until the release: who noted 7
+    is not yet rerun, and who reads in the middle notes 8 and will not be.
+    """
 
     def __init__(self, key: str | None) -> None:
         self.key: Any = key  # None: the set of keys
         self.value: Any = _MISSING
         self.fingerprint = _NOTHING
         self.version = 0
-        self.told = 0  # the version that readers are rerun for; at a release it becomes the latest
+        self.told = 0  # the version that readers are rerun for
         self.change = _BY_A_THREAD
 
     def name(self) -> str:
@@ -491,10 +504,10 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
 
 
 def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
-    """Note who may change a value in place from now on: any value under a lock, else containers.
+    """Note who may change a value in place from now on.
 
-    Nobody follows a thread that has neither a lock nor a run, nor an object that is changed without
-    a lock and is no container.
+    Under a lock the transaction may, whatever the value is; in `no_rerun` the block may. Else a run
+    may, if it is a container, or what is left of one that is over; nobody follows other threads.
     """
     quiet = _quiet.get()
     transaction = _local.transaction
@@ -508,13 +521,13 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
     if issubclass(type(entry.value), _CONTAINERS):
         if run is not None:
             run.handed.add(entry)
-        elif transaction.depth == 0 and ctx is not None:  # of a run that is over, or was superseded
-            _inspector.suspect([entry], None, is_locked=False)
+        elif transaction.depth == 0 and ctx is not None:  # a run that is over, or was superseded
+            _inspector.suspect([entry], _Cause(), is_locked=False)
 
 
 def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
     """Set keys, or remove those that are _MISSING, as one change; give what the last one held."""
-    change, run = _change_here()
+    change, run, _ = _change_here()
     quiet = _quiet.get()
     transaction = _local.transaction
     items = [_Item(_entry(key), value, _fingerprint(value)) for key, value in new.items()]
@@ -672,9 +685,10 @@ class _Digest:
 class _Pickler(pickle.Pickler):
     """A pickler that only looks, in C where it can: nothing that it writes is ever read.
 
-    Objects become a call of `int` with their class's name and their parts. Without a memo it does
-    not see which parts are one object, and takes cycles and much shared parts for endless; with
-    it, the app's objects are numbered, and opened one after the other, however they are linked.
+    Objects become a call of `int` with their class's name and their parts. The first pass has no
+    memo: it is quick, and does not see which parts are one object; cycles, and parts that are
+    shared much, look endless to it. Then the second pass has one: it numbers the app's objects
+    where it meets them, and opens them one after the other, however they are linked.
     """
 
     def __init__(self, has_memo: bool) -> None:
@@ -786,7 +800,7 @@ def _by_number(numbered: list[Any], reduce: _TakeApart) -> _TakeApart:
 
 def _by_value(cls: type, read: _TakeApart) -> _TakeApart:
     name = _class_name(cls)
-    return lambda obj: (int, (name,), read(obj))  # in this place, it may hold the object itself
+    return lambda obj: (int, (name,), read(obj))  # as its state, where a cycle does no harm
 
 
 def _by_attributes(cls: type, otherwise: _TakeApart) -> _TakeApart:
@@ -841,7 +855,7 @@ _VALUES: dict[str, _TakeApart] = {
 
 # --- Changes in place ---
 _PAUSE = 0.005  # seconds between a change in place and the look that finds it, at least
-_RETRY = 1.0  # seconds until it looks whether a lock that stood in its way is gone
+_RETRY = 0.2  # seconds until it looks whether a lock that stood in its way is gone
 _PATIENCE = 1.0  # seconds for which holders may delay the look; then a release looks first
 _IN_PLACE_CHAIN = 3  # links of a chain of changes in place alone that are told
 
@@ -849,7 +863,7 @@ _IN_PLACE_CHAIN = 3  # links of a chain of changes in place alone that are told
 class _Suspect(NamedTuple):
     """Who may have changed a value in place, and is done."""
 
-    run: _Run | None  # None: a thread
+    author: _Run | _Cause  # of a thread that is nobody's, why it does what it does
     is_locked: bool
     since: float
 
@@ -862,20 +876,20 @@ class _Inspector:
 
     def __init__(self) -> None:
         self.suspected: dict[_Entry, list[_Suspect]] = {}
-        self.assigned: set[_Entry] = set()  # under the same locks, and told with the next look
-        self.overdue: set[_Entry] = set()  # suspected, and held by somebody at every look since
+        self.assigned: set[_Entry] = set()  # by who is suspected, to be told with what is found
+        self.overdue: set[_Entry] = set()  # suspected, and held at every look for a second
         self.wake = threading.Event()
         self.is_running = False
 
     def suspect(
         self,
         entries: Iterable[_Entry],
-        run: _Run | None,
+        author: _Run | _Cause,
         is_locked: bool,
         assigned: Iterable[_Entry] = (),
     ) -> None:
         """Note whose values may have been changed in place; to be looked at soon."""
-        suspect = _Suspect(run, is_locked, time.monotonic())
+        suspect = _Suspect(author, is_locked, time.monotonic())
         with _master:
             for entry in entries:
                 self.suspected.setdefault(entry, []).append(suspect)
@@ -916,15 +930,17 @@ class _Inspector:
             }
 
     def look_at(
-        self, entry: _Entry, me: Collection[_Run | None] = (), is_last_chance: bool = False
+        self, entry: _Entry, me: Collection[_Run | _Cause] = (), is_last_chance: bool = False
     ) -> bool:
         """Look at a value unless another thread may be changing it, and publish what has changed.
 
-        Give whether there is a change to tell. `me`: who else may have made it.
+        Give whether there is a change to tell. The inspector looks at what is suspected; a thread
+        looks with `me`, who may have changed it too: at its release, for a `no_rerun`, or before it
+        hides the change (then nobody can look later).
         """
         with _master:
             suspects = self.suspected.get(entry, [])
-            authors = {*me, *(suspect.run for suspect in suspects)}
+            authors = {*me, *(suspect.author for suspect in suspects)}
             if not authors or (not is_last_chance and self.is_held(entry)):
                 return False  # its release has it looked at
             seen = len(suspects)
@@ -934,8 +950,8 @@ class _Inspector:
         with _master:
             if not is_last_chance and self.is_held(entry):
                 return False  # it was taken while we looked
-            authors |= {suspect.run for suspect in suspects}
-            if self.suspected.get(entry) is suspects:
+            authors |= {suspect.author for suspect in suspects}
+            if self.suspected.get(entry) is suspects:  # and what came meanwhile stays suspected
                 del self.suspected[entry]
                 if suspects[seen:]:
                     self.suspected[entry] = suspects[seen:]
@@ -944,7 +960,7 @@ class _Inspector:
             entry.fingerprint = after
             authors |= {run for run in _running if entry in run.handed}
             if any(entry in one.handed for one in self.others()):
-                authors.add(None)
+                authors.add(_Cause())
         is_locked = any(suspect.is_locked for suspect in suspects) or _local.transaction.depth > 0
         return self.publish(entry, value, authors, is_locked)
 
@@ -952,7 +968,7 @@ class _Inspector:
         """Whether another thread may be changing a value just now. Under the master lock.
 
         Who holds its own lock may, for as long as it takes. Who has it in hand under another lock
-        may, too, but delays the look for a second only: it may hold that lock for ever.
+        may, too, but delays the look only until it is overdue: that lock may be held for ever.
         """
         lock = _locks.get(entry.key)
         if lock is not None and lock.locked() and not lock._lock._is_owned():
@@ -967,21 +983,25 @@ class _Inspector:
 
     def look_at_overdue(self, mine: _Transaction) -> None:
         """Look at what a lock guards that was held at every look; to be told with a transaction."""
+        _, run, cause = _change_here()
         for entry in list(self.overdue):
             if entry.key in mine.names:
-                self.look_at(entry, [_change_here()[1]])
+                self.look_at(entry, [run or cause])
 
     def look_before(self, entry: _Entry, me: _Run | None) -> None:
-        """Look at what others may have changed in place, before an equal value hides that."""
+        """Look at what others may have changed in place, before an equal value hides that.
+
+        (Another run appends 3 to [1, 2]; this one assigns [1, 2, 3], which is then no change.)
+        """
         with _master:
             in_hand = any(entry in run.handed for run in _running if run is not me)
             is_suspect = in_hand or entry in self.suspected
-        if is_suspect and self.look_at(entry, [me], is_last_chance=True):
+        if is_suspect and self.look_at(entry, [me or _Cause()], is_last_chance=True):
             _notify([entry])
 
     def tell_by_now(self, entry: _Entry, me: _Run | None) -> None:
         """Tell what was changed before a `no_rerun`."""
-        if self.look_at(entry, [me]):
+        if self.look_at(entry, [me or _Cause()]):
             _notify([entry])
 
     def take_for_told(self, entry: _Entry) -> None:
@@ -998,15 +1018,20 @@ class _Inspector:
             _store.offer(entry, value, _Change("changed in place"), is_told=False)
 
     def publish(
-        self, entry: _Entry, value: Any, authors: set[_Run | None], is_locked: bool
+        self, entry: _Entry, value: Any, authors: set[_Run | _Cause], is_locked: bool
     ) -> bool:
-        """Publish a change in place: its author is not told, if there can be only one."""
-        run = next(iter(authors)) if len(authors) == 1 else None
-        causes = [author.cause if author else _Cause() for author in authors]
+        """Publish a change in place, and give whether it is to be told.
+
+        Its author is not told, if there can be only one. Nobody is told of more than a few links of
+        a chain, or of what only runs that we asked for have changed without a lock.
+        """
+        author, *others = authors
+        run = author if isinstance(author, _Run) and not others else None
+        causes = [one.cause if isinstance(one, _Run) else one for one in authors]
         depth = min(cause.depth for cause in causes) + 1
         in_place = min(cause.in_place for cause in causes) + 1
-        is_ours = all(cause.is_ours for cause in causes)
-        by = run.session.name if run else "a thread" if len(authors) == 1 else "several"
+        is_ours = all(cause.is_ours and not cause.is_joined for cause in causes)
+        by = run.session.name if run else "several" if others else "a thread"
         change = _Change("changed in place", by, depth, in_place)
         is_told = in_place <= _IN_PLACE_CHAIN and (is_locked or not is_ours)
         if not is_told:
@@ -1023,6 +1048,9 @@ _inspector = _Inspector()
 
 
 # --- Readers ---
+# A run draws a value and then assigns it: its page is old. So the entry is *outdated* there, which
+# has the page rerun once; that run's cause says what is *redrawn*, and that is not done again.
+
 # By fragment, None for the body of the script: the version of each entry when it was first read;
 _Notes = dict[str | None, dict[_Entry, int]]
 _Stale = dict[str | None, list[_Entry]]  # and the entries that have another one by now.
@@ -1041,9 +1069,9 @@ class _Cause(NamedTuple):
 
     depth: int = 0  # in a chain of reruns that cause each other
     in_place: int = 0
-    is_ours: bool = False
-    # What the session has assigned itself, where nothing else is to be drawn again. It counts once.
-    redrawn: frozenset[_Entry] = frozenset()
+    is_ours: bool = False  # we have asked for it
+    is_joined: bool = False  # and so has a user, before it began
+    redrawn: frozenset[_Entry] = frozenset()  # what it is only for, of the session's own changes
 
 
 class _Run:
@@ -1059,7 +1087,7 @@ class _Run:
         self.is_shown = False  # in place of what was shown before it
         self.cause = _Cause()
         self.change = _BY_A_THREAD  # what is noted of its assignments
-        self.readers: _Notes = {}
+        self.readers: _Notes = {}  # the session's own from `replace` on: it goes on to know
         self.cut_short: _Notes = {}  # what was read by runs of its runner just before it
         self.messages = 0  # that it has sent to the page
         self.messages_before: dict[_Entry, int] = {}  # the first read of an entry that can be shown
@@ -1177,7 +1205,7 @@ class _Session:
             redrawn = self.redrawn.union(entries)
         self.requests = requests
         self.asked_at = time.monotonic()
-        self.cause = _Cause(depth, in_place, True, redrawn)
+        self.cause = _Cause(depth, in_place, True, redrawn=redrawn)
         if _logger.isEnabledFor(logging.DEBUG):
             page = "its page" if None in stale else f"fragment {next(iter(stale))}"
             why = [f"{one.name()} {one.change.how} by {one.change.by:.16}" for one in entries]
@@ -1188,7 +1216,7 @@ class _Session:
 # --- The scheduler ---
 _SOON = 0.001  # seconds from a change to the look for its readers: the writer goes on first
 _SWEEP = 1.0  # seconds between looks for tabs that have come back
-_TURN = 0.0005  # seconds for the event loop to send what was drawn, before the next rerun
+_TURN = 0.0003  # seconds for the event loop to send what was drawn, before the next rerun
 _LOOK = 0.004  # seconds between looks whether the process is idle, or has sent what was drawn
 _SENDS = 1.0  # seconds in which Streamlit sends what a run has drawn, if anybody is there
 _AT_LEAST = 0.03  # seconds until the next rerun is started beside others, at the latest
@@ -1391,9 +1419,13 @@ def _warn_of_chain(entry: _Entry, what: str) -> None:
 
 
 # --- Streamlit: every reach into it ---
+# A *runner* is a thread that makes one run, or several that were asked for meanwhile: for each of
+# them it sends SCRIPT_STARTED, and SCRIPT_ or FRAGMENT_STOPPED; at its own end SHUTDOWN. We hear of
+# these in its thread; Streamlit takes note on the event loop, and what it does with an end there
+# is done when a call that we put behind its own (`_Scheduler.call`) has its turn.
 _off = False  # where it lacks something that we need
-_NEEDS_OF_SESSION = """id request_rerun _client_state.CopyFrom _event_loop.call_soon_threadsafe
-    _fragment_storage.contains _browser_queue._queue
+_NEEDS_OF_SESSION = """id request_rerun _client_state.CopyFrom _client_state.widget_states
+    _event_loop.call_soon_threadsafe _fragment_storage.contains _browser_queue._queue
     _scriptrunner.on_event.connect _scriptrunner.request_rerun
     _scriptrunner._requests._state.name _scriptrunner._requests._rerun_data.fragment_id_queue
     _scriptrunner._requests._rerun_data.widget_states _scriptrunner._script_thread"""
@@ -1449,17 +1481,17 @@ def _thread_state() -> Any:
         return None
 
 
-def _change_here() -> tuple[_Change, _Run | None]:
-    """Give what is to be noted of a change that this thread makes, and the run whose own it is.
+def _change_here() -> tuple[_Change, _Run | None, _Cause]:
+    """Give what is to be noted of a change that this thread makes, whose own it is, and its cause.
 
     What helper threads of a run change is nobody's own, but goes on with its chain.
     """
     _, run = _here()
     if run is None:
-        return _BY_A_THREAD, None
-    if run.thread_id == threading.get_ident():
-        return run.change, run
-    return run.change, run if getattr(_thread_state(), "is_parallel_worker", False) else None
+        return _BY_A_THREAD, None, _Cause()
+    is_own = run.thread_id == threading.get_ident()
+    is_own = is_own or getattr(_thread_state(), "is_parallel_worker", False)
+    return run.change, run if is_own else None, run.cause
 
 
 def _begin(ctx: Any, before: _Run | None = None) -> _Run | None:
@@ -1474,6 +1506,8 @@ def _begin(ctx: Any, before: _Run | None = None) -> _Run | None:
         runner = info and info.session._scriptrunner
         if runner is None or runner._requests is not ctx.script_requests:
             return None
+        if runner._requests._state.name == "STOP":
+            return None  # we could not hear of its end any more, and it shows nothing more
         if _scheduler is None:
             _look_up(runtime, info.session, ctx)
     except (AttributeError, KeyError) as error:
@@ -1509,6 +1543,9 @@ def _session(runtime: Any, app: Any) -> _Session:
 
 
 def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) -> _Run:
+    app: Any = session.app()
+    states = runner._requests._rerun_data.widget_states
+    is_joined = session.cause is not None and states != app._client_state.widget_states
     with _master:
         known: _Run | None = ctx.__dict__.get("_server_state")
         if known is not None:
@@ -1519,8 +1556,9 @@ def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) ->
             if before.messages > 0:
                 _add_notes(run.cut_short, before.readers)
         _running.add(run)
+        # Ours, if the runner is the one that we asked, or the first one since (and none yet known).
         if session.cause is not None and session.requests in (None, run.requests):
-            run.cause = session.cause
+            run.cause = session.cause._replace(is_joined=is_joined)
         elif before is not None and run.requests._rerun_data.widget_states is None:
             run.cause = before.cause  # by `st.rerun()`: what a browser asks for has widget states
         session.cause = None
@@ -1574,7 +1612,8 @@ def _end_run(run: _Run) -> None:
 def _rerun_between_fragments(run: _Run, ctx: Any, runner: Any) -> None:
     """Rerun the rest of the page, where timed fragments leave no time when nothing is under way.
 
-    The next one waits already; a request made here is joined to it.
+    If the next request waits already, the runner goes on with that, and the session is not at rest
+    in between. Ours is joined to it: of a page and a fragment, Streamlit makes one run of the page.
     """
     stale = {f: old for f, old in run.session.stale().items() if f not in run.fragments}
     requests = runner._requests
@@ -1647,7 +1686,8 @@ class _Alone:
         if quiet is not None:  # its end looks; but what is suspected already is another's to tell
             quiet.handed.update(in_hand - _inspector.suspected.keys())
         if quiet is None and in_hand:
-            _inspector.suspect(in_hand, _change_here()[1], True, transaction.changed)
+            _, run, cause = _change_here()
+            _inspector.suspect(in_hand, run or cause, True, transaction.changed)
         elif transaction.changed:
             _tell(transaction.changed)
 

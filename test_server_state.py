@@ -90,6 +90,7 @@ class Name:
 class ClientState:
     def __init__(self):
         self.query_string = self.page_script_hash = self.fragment_id = ""
+        self.widget_states = frozenset()  # of what the user has done since
 
     def CopyFrom(self, other):
         vars(self).update(vars(other))
@@ -154,7 +155,7 @@ class Requests:
 
     def __init__(self, first):
         self.queue, self.is_stopped = [first], False
-        self._rerun_data, self.widget_states = self, ()  # what waits, or what was taken last
+        self._rerun_data, self.widget_states = self, first[0].widget_states  # what waits, or what was taken last
 
     @property
     def _state(self):
@@ -197,7 +198,7 @@ class Runner:
             state, action = queue.pop(0)
             while state.fragment_id and queue and queue[0][0].fragment_id:
                 state, action = self.joined((state, action), queue.pop(0))
-            self._requests.widget_states = ()
+            self._requests.widget_states = state.widget_states
             while self.run_once(state):
                 ended = yield from self.one_run(state, action)
                 self.send(ended)
@@ -212,6 +213,7 @@ class Runner:
         client_state = ClientState()
         client_state.page_script_hash = self.session.page
         client_state = None if self.world.says_nothing else client_state
+        self._requests.is_stopped = True
         self.send("SHUTDOWN", client_state=client_state)
         self.world.loop.call_soon_threadsafe(self.session.over, self, client_state)
 
@@ -232,6 +234,7 @@ class Runner:
         state = ClientState()
         state.page_script_hash = requests[-1][0].page_script_hash
         state.fragment_id = " ".join(dict.fromkeys(" ".join(one.fragment_id for one, _ in requests).split()))
+        state.widget_states = frozenset().union(*(one.widget_states for one, _ in requests))
 
         def act(session):
             for _, action in requests:
@@ -344,6 +347,7 @@ class Session:
         """The user does something: `action(session)` is the callback."""
         state = ClientState()
         state.page_script_hash, state.fragment_id = page or self.page, fragment or ""
+        state.widget_states = frozenset([object()])
         self.request_rerun(state, action)
 
     def over(self, runner, client_state):
@@ -1249,6 +1253,20 @@ class Locks(Case):
         gc.collect()
         self.assertTrue(is_idle(module))
 
+    def test_L1_though_another_thread_goes_through_the_transactions_just_then(self):
+        module = load()
+        lock, seen = module.server_state_lock["left"], []
+
+        def leaves():
+            lock.acquire()
+            seen.append(module._local.transaction)
+
+        thread = threading.Thread(target=leaves)
+        thread.start()
+        thread.join()
+        self.assertTrue(lock.acquire(timeout=10))
+        lock.release()
+
     def test_L1_python_ends_though_a_thread_has_a_lock(self):
         code = (
             "import threading, time, server_state as s\n"
@@ -1468,6 +1486,21 @@ class Locks(Case):
             log.append("quiet")
         self.world.settle()
         self.assertEqual(third.shown[None, "log"], "['told', 'quiet']")
+
+    def test_L6_no_rerun_is_quiet_though_its_lock_was_held_at_every_look(self):
+        def append():
+            with self.locks["x"]:
+                self.state.x.append(1)
+
+        self.state.x = []
+        tab, other = self.tabs(2)
+        self.click(tab, append)
+        self.assertEqual(self.runs_of(tab, other), [1, 1])
+        self.module._inspector.overdue.add(self.module._entry("x"))
+        with self.module.no_rerun:
+            append()
+        self.world.settle()
+        self.assertEqual(self.runs_of(tab, other), [0, 0])
 
     def test_L5_no_rerun_does_not_swallow_what_its_own_thread_did_before(self):
         self.state.log = []
@@ -2660,6 +2693,61 @@ class Reruns(Case):
             (tab,) = self.tabs(1, script)
         self.world.settle(5)
         self.assertLess(self.runs_of(tab)[0], 15)
+
+    def test_R6_a_helper_thread_goes_on_with_the_chain_of_changes_in_place_too(self):
+        def append():
+            with self.locks["x"]:
+                self.state.x.append(1)
+
+        def script(session):
+            session.show("x")
+            yield
+            thread = types.SimpleNamespace(ctx=self.world.current.ctx)
+            self.in_thread(thread, append)
+            yield
+
+        self.state.x = []
+        with self.assertLogs("server_state", "WARNING"):
+            (tab,) = self.tabs(1, script)
+            self.world.settle(5)
+        self.assertLess(self.runs_of(tab)[0], 6)
+
+    def test_R1_a_thread_that_first_reads_when_its_runner_has_ended(self):
+        def script(session):
+            session.show("x")
+            yield
+            yield from session.fragment("f", reads())
+
+        self.state.x = 1
+        (tab,) = self.tabs(1, script)
+        tab.click(fragment="f")
+        thread = types.SimpleNamespace(ctx=tab._scriptrunner.ctx)
+        while self.world.runners:
+            self.world.step_runner(self.world.runners[0])
+        self.in_thread(thread, lambda: self.state.get("y"))  # and the event loop has not yet heard of the end
+        self.world.settle()
+        self.write(2)()
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "2")
+
+    def test_L5_a_click_that_is_joined_to_our_request_is_a_users(self):
+        def script(session):
+            session.show("log")
+            yield
+            yield from session.fragment("f", reads("x"))
+            yield from session.fragment("g", reads("y"))
+
+        self.state.log = []
+        tab, other = self.tabs(2, script)
+        self.write(1)()
+        while not self.world.runners:
+            self.world.pass_time(0.05)
+            while self.world.loop.soon:
+                self.world.step_loop()
+        tab.click(does(lambda: self.state.log.append("clicked")), fragment="g")
+        self.world.settle()
+        self.assertIn(("f", "g"), tab.runs)
+        self.assertEqual(other.shown[None, "log"], "['clicked']")
 
     def test_R4_no_rerun_between_fragments_takes_the_place_of_a_click(self):
         run = types.SimpleNamespace(fragments=[], session=mock.Mock(stale=lambda: {"g": [self.module._Entry("x")]}))

@@ -111,6 +111,19 @@ class RealServer(RealServerCase):
             self.runs(one, two)
             self.assertEqual(two.text().count("n is"), 1, two.text())
 
+    def test_L5_a_request_of_ours_that_a_click_is_joined_to(self) -> None:
+        one, two = self.tabs(self.serve(app("asked")), 2)
+        two.put("Level", "double_array_value", 77.0)
+        two.click("add")
+        one.wait_for_text("n is 1: ours True, joined False.")
+        one.click("add")
+        two.wait_for_text("n is 2: ours True, joined False.")
+        two.click("in the fragment")
+        wait_for("the fragment to run", lambda: two.running)
+        two.click("in the fragment")
+        one.click("add")
+        two.wait_for_text("n is 3: ours True, joined True.")
+
     def test_a_dialog_is_a_fragment(self) -> None:
         one, two = self.tabs(self.serve(app("dialog")), 2)
         one.click("open")

@@ -407,8 +407,13 @@ class Process:
         return state
 
     def pause(self) -> None:
+        """Wait until it stands still, but not for ever: it may be gone, and others may have it go on at once."""
         self.process.send_signal(signal.SIGSTOP)
-        os.waitpid(self.process.pid, os.WUNTRACED)  # until it stands still
+        until = time.monotonic() + 1
+        while self.process.returncode is None and time.monotonic() < until:
+            if os.waitpid(self.process.pid, os.WUNTRACED | os.WNOHANG) != (0, 0):
+                break
+            time.sleep(0.001)
 
     def go_on(self) -> None:
         self.process.send_signal(signal.SIGCONT)

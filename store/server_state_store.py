@@ -165,7 +165,8 @@ def _named(module: str, name: str) -> Any:
 
 
 def _modules(name: str) -> Iterator[Any]:
-    __import__(name)
+    if name not in sys.modules:  # else a thread may be importing it, and wait for us
+        __import__(name)
     yield sys.modules[name]
     frame = sys._getframe().f_back
     while frame is not None:
@@ -435,11 +436,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
     def renew_all(self) -> None:
         # A function of its own: what it refers to could not go with its thread while it sleeps.
-        for _, hold in self.open():
-            names = list(hold.names)
-            with suppress(Exception):  # the next time, or the lock is lost
-                if names:
-                    self.engine.renew(names, hold.token, LEASE)
+        with suppress(Exception):  # the next time, or the lock is lost
+            for _, hold in self.open():
+                if hold.names:
+                    self.engine.renew(list(hold.names), hold.token, LEASE)
 
     def watch(self) -> None:
         """Give up requests that take too long, also where answers come drop by drop (P6)."""
@@ -549,7 +549,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
             self.shown[key] = b""  # others may have changed it since, or removed it again
             if mine.data == self.committed.get(key) and mine.value is _home._entry(key).value:
                 self.mark_shown(key)
-                self.own.add(key)
+                self.own.discard(key)
+                if key in self.shown:
+                    self.own.add(key)
                 self.refused.pop(key, None)
                 del self.pending[key]
 
@@ -610,6 +612,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 self.holds[transaction] = hold
         return hold
 
+    def drop(self, transaction: Any) -> None:
+        """Forget what a transaction holds: it has ended."""
+        with _home._master:
+            self.holds.pop(transaction, None)
+
     def acquire(self, lock: Any, blocking: bool, timeout: float) -> bool:
         """Take a lock of this process, and the same names in the store.
 
@@ -645,7 +652,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             raise
         finally:
             if not is_ours and transaction.depth == 0:
-                self.holds.pop(transaction, None)
+                self.drop(transaction)
 
     def take_names(self, names: set[str], hold: _Hold) -> float:
         """Take locks in the store, or give the seconds after which it is worth another try."""
@@ -773,26 +780,26 @@ class _Store(_home._Alone):  # type: ignore[misc]
             with self.turn():
                 self.check(hold)
                 self.send(hold, transaction.changed)
-                del self.holds[transaction]
+                self.drop(transaction)
                 self.mark_written(hold)
         except Exception as error:
             mine, hold.mine = hold.mine, {}
             with self.turn(needs_store=False):
-                self.holds.pop(transaction, None)
+                self.drop(transaction)
                 self.put_back(mine, _home._change_here()[0])
             with suppress(ConnectionError), self.turn():  # else the leases end by themselves
                 self.send(hold)
-            if mine or not isinstance(error, ConnectionError):
+            if mine or transaction.changed or not isinstance(error, ConnectionError):
                 raise
         finally:
-            self.holds.pop(transaction, None)
+            self.drop(transaction)
             self.ring()
         super().commit(transaction)
 
     def find_changed(self, transaction: Any, hold: _Hold) -> None:
         """Find what a transaction has changed in place."""
-        how, run = _home._change_here()
-        in_place = run.cause.in_place + 1 if run else 0
+        how, _, cause = _home._change_here()
+        in_place = cause.in_place + 1
         is_told = _home._quiet.get() is None and in_place <= _home._IN_PLACE_CHAIN
         flags = _Flags(is_told, 0, how.depth, in_place)
         for entry in transaction.in_hand():
@@ -800,14 +807,14 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if key in hold.mine or key in self.local or value is _MISSING:
                 continue
             data: bytes | None = b""
-            reason = hold.error
+            refusal: Exception | None = None
             try:
                 data = self.sealed(key, value)
             except (TypeError, ValueError) as error:
-                reason = error
+                refusal = error
             # Now, since others may have taken it in hand while it was pickled.
             if self.is_changed(entry, data) and not self.is_left_to_others(entry, hold):
-                hold.error = reason
+                hold.error = hold.error or refusal
                 hold.mine[key] = _Mine(value, flags, key not in hold.names, data)
 
     def is_left_to_others(self, entry: Any, mine: _Hold) -> bool:
@@ -922,6 +929,12 @@ PRAGMA wal_autocheckpoint = 4000; -- pages
 PRAGMA journal_size_limit = 1048576;
 SELECT 1 FROM log; -- makes the write-ahead log
 """
+# Without waiting for those who read: writers would have to wait, too.
+_SHORTEN = f"""
+PRAGMA busy_timeout = 0;
+PRAGMA wal_checkpoint(TRUNCATE);
+PRAGMA busy_timeout = {int(PATIENCE * 1000)};
+"""
 # The position now; whether another one is known: that very entry is there, and before the first one
 # there was nothing; and the number of this process's last request.
 _WHERE = """
@@ -1005,9 +1018,19 @@ class SQLite:
         self._size = 0
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
-            self._remove_log()
-        with self._file(is_new=True):
-            self._run("DELETE FROM locks WHERE until NOT BETWEEN :now AND :now + 600")
+        until = time.monotonic() + PATIENCE
+        while not self._is_good:
+            try:
+                with self._file(is_new=True):
+                    self._run("DELETE FROM locks WHERE until NOT BETWEEN :now AND :now + 600")
+            except (RuntimeError, TimeoutError):  # another process may be making it just now
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_TICK)
+        if hasattr(os, "register_at_fork"):
+            release = self._mutex.release
+            hooks = {"after_in_parent": release, "after_in_child": release}
+            os.register_at_fork(before=self._let_go, **hooks)
 
     @staticmethod
     def place(where: Any) -> Any:
@@ -1045,10 +1068,18 @@ class SQLite:
         return files
 
     def _remove_log(self) -> None:
-        """Remove what another file of this name has left: it must not get into this one."""
+        """Remove what the file before has left: it must not get into this one."""
         for end in ("-wal", "-shm"):
             with suppress(FileNotFoundError):
                 os.remove(self._path + end)
+
+    def _let_go(self) -> None:
+        """Close the file, and keep it closed: a fork would take the locks on it for its own."""
+        self._mutex.acquire()
+        self._is_good = False
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     @contextmanager
     def _file(self, is_new: bool = False) -> Iterator[None]:
@@ -1058,9 +1089,14 @@ class SQLite:
                 size = os.path.getsize(self._path)
                 files = self._find_files()
                 if not self._is_good or files != self._files or size < self._size:
-                    if files[:1] != self._files[:1] and files[1:] == self._files[1:]:
+                    self._is_good = False
+                    is_replaced = files[:1] != self._files[:1]
+                    if is_replaced and files[1:] and files[1:] == self._files[1:]:
                         self._remove_log()
-                    before, self._connection = self._connection, self._open(is_new)
+                    before = self._connection
+                    if before and not is_replaced:  # or both would be at the same locks
+                        before.close()
+                    self._connection = self._open(is_new)
                     if before:  # until now its inodes were not to be given to others
                         before.close()
                     self._files = self._find_files()
@@ -1127,10 +1163,8 @@ class SQLite:
             for name in names:
                 step = _LINE_UP if waits else _TAKE
                 self._run(step, name=name, token=token, seconds=lease)
-            if waits:
-                return _answer(news, "held", *max(waits))
-            self._run(_LEAVE_LINE, token=token)
-            return _answer(news, "ok")
+            self._run(_LEAVE_LINE, token="" if waits else token)
+            return _answer(news, "held", *max(waits)) if waits else _answer(news, "ok")
 
     def commit(
         self, position: bytes, token: str, locks: Any, changes: dict[str, Change], number: int
@@ -1168,6 +1202,8 @@ class SQLite:
         until = time.monotonic() + seconds
         while True:
             with self._mutex:
+                if not self._is_good:
+                    return  # the next request opens it
                 heard = self._connection.execute("PRAGMA data_version").fetchone()
             is_quiet = heard == self._heard
             if not is_quiet or time.monotonic() > until:
@@ -1176,7 +1212,7 @@ class SQLite:
         self._heard = heard
         if is_quiet and os.path.getsize(f"{self._path}-wal") > 2**20:
             with self._file():
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._connection.executescript(_SHORTEN)
 
     def interrupt(self) -> None:
         with suppress(AttributeError, sqlite3.Error):  # there is none, or one that is closed
