@@ -490,6 +490,37 @@ class Dictionary(Suite, unittest.TestCase):
 
 
 class SQLite(Suite, unittest.TestCase):
+    def test_P10_a_start_beside_another_one_removes_nothing(self) -> None:
+        """Between its look for files and its opening them, another process has begun to write."""
+        for engine in (self.one, self.two):
+            engine.close()
+        path, others = self.one.place(self.one._path), []
+
+        class Late(server_state_store.SQLite):
+            def _find_files(self) -> list[int]:
+                files = super()._find_files()
+                if not others:
+                    others.append(server_state_store.SQLite(path, "app", "other"))
+                    others[0].commit(b"", "", [], {"x": put(b"1")}, 1)
+                return files
+
+        late = Late(path, "app", "late")
+        self.addCleanup(late.close)
+        self.addCleanup(others[0].close)
+        for engine in (late, *others):
+            self.assertEqual(engine.since(b"").values, {"x": b"1"})
+
+    def test_P9_those_who_gave_up_leave_no_line(self) -> None:
+        self.acquire(self.one, ["x"], "holder")
+        for number in range(20):
+            self.acquire(self.two, ["x"], f"waiter {number}")
+        for engine in (self.one, self.two):
+            with engine._request():
+                engine._run("UPDATE line SET since = since - 5, seen = seen - 5")
+        self.acquire(self.two, ["x"], "the last")
+        with self.one._request():
+            self.assertEqual(self.one._run("SELECT token FROM line"), [(b"the last",)])
+
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pickle
 import random
 import sqlite3
 import stat
@@ -25,6 +26,26 @@ from real_parts import DEADLINE, HERE, ROOT, File, Process, wait_for
 from test_server_state_store import GIVE_UP, RETURN, SLACK, Case, InAFile
 
 from server_state_store import LEASE, LockLostError
+
+
+IN_A_CHILD = """
+import os, sys, time
+from server_state import server_state, server_state_lock
+from server_state_store import connect
+connect(sys.argv[1])
+server_state["n"] = 0
+if os.fork():
+    os._exit(0)
+connect(sys.argv[1])
+for number in range(150):
+    if number % 10 == 0:
+        print("goes on", flush=True)
+    with server_state_lock["n"]:
+        server_state["n"] += 1
+    time.sleep(0.002)
+print(server_state["n"], flush=True)
+os._exit(0)
+"""
 
 
 class FileCase(InAFile, Case):
@@ -123,6 +144,30 @@ class Restart(FileCase):
                 process.close()
             for path in self.store.folder.iterdir():
                 path.unlink()
+
+    @unittest.skipUnless(hasattr(os, "fork"), "there are no forks")
+    def test_P10_a_child_goes_on_when_its_parent_is_gone(self) -> None:
+        """SQLite's locks are the process's: a child that inherits an open file would hold none, and not know it."""
+        done = subprocess.Popen(
+            [sys.executable, "-c", IN_A_CHILD, str(self.path)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.stdout
+        self.addCleanup(done.stdout.close)
+        said = done.stdout.readline()
+        done.wait(DEADLINE)
+        while said.startswith("goes on"):  # whoever closes the file last removes its log
+            with contextlib.closing(sqlite3.connect(self.path, DEADLINE)) as sql:
+                sql.execute("SELECT count(*) FROM state").fetchall()
+            said = done.stdout.readline()
+        self.assertEqual(said + done.stdout.read(), "150\n")
+        (data,) = self.store.values("").values()
+        self.assertEqual(pickle.loads(data[32:]), 150)
+        self.assert_whole()
 
     def test_P10_a_position_of_before_the_start_is_no_trap(self) -> None:
         """A process that slept while all others died, and the file grew on, hears of all."""
@@ -243,6 +288,16 @@ class Damage(FileCase):
         self.assertEqual(self.wait_until_equal([self.one, self.two])["log"], ["a", "b", "c"])
         self.assert_whole()
 
+    def test_P6_its_log_is_removed(self) -> None:
+        self.one.do("put", "x", 2)
+        for end in ("-wal", "-shm"):
+            Path(f"{self.path}{end}").unlink()
+        for number, process in enumerate((self.one, self.two)):
+            self.wait_until_it_works(process, "put", f"after {number}", number)
+        state = self.wait_until_equal([self.one, self.two])
+        self.assertEqual((state["after 0"], state["after 1"]), (0, 1))
+        self.assert_whole()
+
     def test_P6_tidied_up_by_another_program(self) -> None:
         self.one.do("put", "large", "x" * 3_000_000)
         self.one.do("pop", "large")
@@ -267,6 +322,8 @@ class Busy(FileCase):
         self.wait_until_equal([one, two])
         one.do("take", "log", thread="holder")
         one.do("append", "log", "b", thread="holder")
+        one.do("take", "x", thread="forces")
+        one.do("force", "x", thread="forces")
         with self.locked():
             begun = time.monotonic()
             for args in (("put", "x", 2), ("increment", "x", 1), ("pop", "x"), ("setdefault", "y", 1)):
@@ -274,6 +331,7 @@ class Busy(FileCase):
                 self.assertEqual(one.state()["x"], 1)
             self.assert_gives_up(one, "release", "log", thread="holder")
             self.assertEqual(one.state(), {"x": 1, "log": ["a"]})
+            self.assert_gives_up(one, "release", "x", thread="forces")
             wait_for("ten seconds", lambda: time.monotonic() > begun + 10)
         self.assertEqual(self.assert_equal_within("locked for 10 s", RETURN, [one, two]), {"x": 1, "log": ["a"]})
         for process in (one, two):
@@ -524,6 +582,7 @@ class History(FileCase):
     def test_increments_and_reads_with_faults(self) -> None:
         chance = random.Random(18)
         processes = self.processes(4)
+        processes[0].state()  # the file is there
         until = time.monotonic() + 12
 
         def busy() -> None:

@@ -20,6 +20,7 @@ import threading
 import time
 import types
 import unittest
+import unittest.mock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -1275,6 +1276,32 @@ class Directed(unittest.TestCase):
         self.put(two, a=1, b=1)
         self.world.go_on(1000, lambda: bool(seen), 5)
         self.assertEqual(seen, [(1, 1)])
+
+    def test_P9_a_key_that_is_removed_leaves_nothing(self) -> None:
+        one, two = self.processes(2)
+        for remover in (one, two):
+            self.put(one, job="a job")
+            self.settle()
+            self.assertEqual(self.do(remover, lambda remover=remover: remover.state.pop("job")), "a job")  # type: ignore[misc]
+            self.settle()
+            for process in (one, two):
+                store = process.store
+                left = (store.own, store.shown, store.committed, store.pending, store.refused)
+                self.assertFalse(any("job" in part for part in left), left)
+
+    def test_P2_who_renews_leases_goes_on_whatever_happens(self) -> None:
+        (one,) = self.processes(1)
+        one.store.open = lambda: [][0]
+        self.do(one, one.store.renew_all)
+
+    def test_P8_a_module_that_is_being_imported_is_not_waited_for(self) -> None:
+        (one,) = self.processes(1)
+        module = types.ModuleType("half_imported")
+        sys.modules["half_imported"] = module
+        self.addCleanup(sys.modules.pop, "half_imported")
+        module.__spec__ = types.SimpleNamespace(_initializing=True)  # type: ignore[assignment]
+        with unittest.mock.patch("builtins.__import__", side_effect=AssertionError("it would wait for its lock")):
+            self.assertIs(next(one.file._modules("half_imported")), module)
 
     def test_P2_the_children_of_one_process_are_two(self) -> None:
         (parent,) = self.processes(1)
