@@ -494,7 +494,8 @@ class SQLite(Suite, unittest.TestCase):
         """Between its look for files and its opening them, another process has begun to write."""
         for engine in (self.one, self.two):
             engine.close()
-        path, others = self.one.place(self.one._path), []
+        path = self.one.place(self.one._path)
+        others: list[server_state_store.SQLite] = []
 
         class Late(server_state_store.SQLite):
             def _find_files(self) -> list[int]:

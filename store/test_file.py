@@ -27,7 +27,6 @@ from test_server_state_store import GIVE_UP, RETURN, SLACK, Case, InAFile
 
 from server_state_store import LEASE, LockLostError
 
-
 IN_A_CHILD = """
 import os, sys, time
 from server_state import server_state, server_state_lock
