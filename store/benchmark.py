@@ -86,7 +86,7 @@ def calls_of_file(store: File) -> Iterator[Row]:
             yield Row(what, times["text"], times["text_by_hand"], "`diskcache`: set", ratio=3)
             process.do("make_chat", 10_000)
             times = rounds(ours=(process, "time_appends", 10), by_hand=(process, "time_appends_by_hand", 10))
-            what = "SQLite: append under the lock to 10,000 dataclasses"
+            what = "SQLite: append under the lock to 10,000 dataclasses: the writer is held up"
             yield Row(what, times["ours"], times["by_hand"], "pickle, and commit by hand", ratio=1.3)
     finally:
         for one in (process, other):

@@ -239,6 +239,7 @@ class Proxy:
         self.flows.set()
         self.fatal: bytes | None = None  # a request with this in it is passed on, and the answer is cut off
         self.cuts = 0  # answers that are still to be cut off
+        self.drips = False  # where it would cut off an answer, it sends that drop by drop
         self.requests: list[bytes] | None = None  # what was asked, where somebody wants to know
         self.listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self.accept, daemon=True).start()
@@ -272,11 +273,11 @@ class Proxy:
                 self.flows.wait()
                 if link.is_half_open:
                     continue
-                if is_answer and link.is_doomed:
+                if is_answer and link.is_doomed and not self.drips:
                     break
                 if not is_answer:
                     self.look_at(link, data)
-                self.send(sink, data)
+                self.send(sink, data, 0.1 if is_answer and link.is_doomed else self.seconds_for_a_byte)
         link.close()
         self.links.discard(link)
         source.close()
@@ -288,14 +289,14 @@ class Proxy:
             self.cuts -= 1
             link.is_doomed = True
 
-    def send(self, sink: socket.socket, data: bytes) -> None:
+    def send(self, sink: socket.socket, data: bytes, seconds_for_a_byte: float) -> None:
         time.sleep(self.delay)
-        if not self.seconds_for_a_byte:
+        if not seconds_for_a_byte:
             sink.sendall(data)
             return
         for byte in data:
             sink.sendall(bytes([byte]))
-            time.sleep(self.seconds_for_a_byte)
+            time.sleep(seconds_for_a_byte)
 
     def stall(self) -> None:
         """Hold back all bytes, and all new connections, until `go_on()`."""

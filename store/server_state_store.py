@@ -106,6 +106,8 @@ def connect(
             store = _Store(engine(where, name, secrets.token_hex(8)), settings)
             _home._store = store  # values may be of modules that connect, too, or set keys
             store.load()
+            for work in (store.listen, store.renew, store.watch):
+                threading.Thread(target=work, name="server_state_store", daemon=True).start()
         except BaseException as error:
             _home._store = alone
             if not isinstance(error, OSError):
@@ -113,8 +115,6 @@ def connect(
             hint = "is it running, and is the address right?"
             message = f"connect() cannot reach the store ({error}): {hint}"
             raise ConnectionError(message) from error
-        for work in (store.listen, store.renew, store.watch):
-            threading.Thread(target=work, name="server_state_store", daemon=True).start()
 
 
 def _go_on_alone() -> None:
@@ -125,6 +125,7 @@ def _go_on_alone() -> None:
     if type(_home._store) is not _home._Alone:
         _home._store_of_parent = _home._store
         _home._store = _home._Alone()
+    _home._inspector.is_running = False  # a fork has but one thread
     _home._connecting = threading.RLock()
 
 
@@ -305,6 +306,7 @@ class _Hold:
         self.token = token
         self.names: set[str] = set()  # of locks
         self.mine: dict[str, _Mine] = {}
+        self.forced: set[str] = set()
         self.error: Exception | None = None  # why nothing of it can be committed any more
         # What it had in hand when another process's value took its place.
         self.replaced: list[tuple[str, Any, Any]] = []
@@ -446,9 +448,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
         lost: Collection[Any] = ()
         while True:
             time.sleep(WATCH)
-            if time.monotonic() > self.limit:
-                self.engine.interrupt()
             with suppress(Exception):  # no Streamlit here, or one that lacks something
+                if time.monotonic() > self.limit:
+                    self.engine.interrupt()
                 lost = _run_lost_tabs(lost)
 
     # What comes from the store.
@@ -747,16 +749,18 @@ class _Store(_home._Alone):  # type: ignore[misc]
         hold.mine[key] = mine._replace(flags=flags, is_guarded=is_guarded)
         self.pending.setdefault(key, _Flags())
 
-    def send(self, hold: _Hold, forced: Iterable[Any] = ()) -> None:
+    def send(self, hold: _Hold) -> None:
         """Commit what is to be committed, and free the locks; take over what others changed."""
-        flags = _Flags(1, 1, _home._change_here()[0].depth).text()
-        keys = {entry.key for entry in forced} - self.local - {None}
-        changes = {key: Change("force", None, flags) for key in keys}
+        forced = _Flags(1, 1, _home._change_here()[0].depth)
+        changes = {key: Change("force", None, forced.text()) for key in hold.forced}
         for key, mine in hold.mine.items():
             kind = "guarded" if mine.is_guarded else "set"
             data = mine.data or self.sealed(key, mine.value)
             hold.mine[key] = mine._replace(data=data)
-            changes[key] = Change(kind, data, mine.flags.text())
+            if key not in changes:
+                changes[key] = Change(kind, data, mine.flags.text())
+            elif data != self.committed.get(key):  # else nobody would be told of it
+                changes[key] = Change(kind, data, mine.flags.after(forced).text())
         if not changes and not hold.names:
             return
         asked = (self.position, hold.token, sorted(hold.names), changes, next(self.numbers))
@@ -775,21 +779,25 @@ class _Store(_home._Alone):  # type: ignore[misc]
         If that fails, this process shows again what the store has, and the error is raised.
         """
         hold = self.hold(transaction)
+        until = time.monotonic() + DEADLINE
         try:
             self.find_changed(transaction, hold)
             with self.turn():
                 self.check(hold)
-                self.send(hold, transaction.changed)
+                self.send(hold)
                 self.drop(transaction)
                 self.mark_written(hold)
         except Exception as error:
-            mine, hold.mine = hold.mine, {}
+            is_lost = bool(hold.mine or hold.forced)
             with self.turn(needs_store=False):
                 self.drop(transaction)
-                self.put_back(mine, _home._change_here()[0])
-            with suppress(ConnectionError), self.turn():  # else the leases end by themselves
-                self.send(hold)
-            if mine or transaction.changed or not isinstance(error, ConnectionError):
+                self.put_back(hold.mine, _home._change_here()[0])
+            hold.mine.clear()
+            hold.forced.clear()
+            if time.monotonic() < until:  # else the leases end by themselves
+                with suppress(ConnectionError), self.turn():
+                    self.send(hold)
+            if is_lost or not isinstance(error, ConnectionError):
                 raise
         finally:
             self.drop(transaction)
@@ -883,9 +891,14 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
     def force(self, entry: Any) -> None:
         """Have readers in all processes rerun; under a lock, its release does it."""
-        if _home._local.transaction.depth == 0 and entry.key not in self.local:
+        transaction = _home._local.transaction
+        is_open = transaction.depth > 0
+        hold = self.hold(transaction) if is_open else _Hold()
+        if entry.key not in self.local:
+            hold.forced.add(entry.key)
+        if hold.forced and not is_open:
             with self.turn():
-                self.send(_Hold(), [entry])
+                self.send(hold)
 
 
 def _conflict(key: str) -> LockLostError:
@@ -1135,8 +1148,8 @@ class SQLite:
     # The operations.
     def since(self, position: bytes, number: int = 0) -> News:
         with self._request("BEGIN IMMEDIATE" if number else "BEGIN"):
-            news, _ = self._news(position)
-            if number:
+            news, seen = self._news(position)
+            if number > seen:
                 self._run(_NOTE, number=number)
             if news.is_all:
                 rows = self._run("SELECT key, data FROM state WHERE app = :app")
@@ -1297,6 +1310,7 @@ local news = since()
 local seen = tonumber(redis.call('GET', done) or 0)
 -- P5: requests with a smaller number come too late from now on.
 local function note()
+  redis.call('DEL', done)  -- which a full store lets through, and then the rest of a script, too
   redis.call('SET', done, number, 'EX', 600)
 end
 local function answer(status, detail, last)
@@ -1314,7 +1328,7 @@ end
 _SYNC = (
     _SINCE
     + """
-if number > 0 then
+if number > seen then
   note()
 end
 local rung = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)[1]
@@ -1397,7 +1411,15 @@ for i = 5, #ARGV, 4 do
     return answer('conflict', ARGV[i])
   end
 end
-note()
+local has_values = false
+for i = 5, #ARGV, 4 do
+  has_values = has_values or ARGV[i + 2] ~= ''
+end
+if has_values then  -- then a full store is to refuse it
+  redis.call('SET', done, number, 'EX', 600)
+else
+  note()
+end
 local entry = {}
 local last = news[1]
 for i = 5, #ARGV, 4 do
@@ -1476,13 +1498,9 @@ class Redis:
     def since(self, position: bytes, number: int = 0) -> News:
         self._rung, answer = self._run(_SYNC, (), position, number)
         news = _news(answer)
-        if news.is_all:
-            both = self._client.pipeline()  # a transaction
-            both.xrevrange(self._keys[1], count=1)
-            both.hgetall(self._keys[0])
-            entries, values = self._call(both.execute)
+        if news.is_all:  # they may be newer than the position: then that is told once more
+            values = self._call(self._client.hgetall, self._keys[0])
             news.values.update((_key(name), data) for name, data in values.items())
-            news = news._replace(position=entries[0][0] if entries else b"")
         return news
 
     def acquire(
@@ -1529,7 +1547,8 @@ class Redis:
             return command(*asked)
         except Exception as error:
             kinds = {kind.__name__ for kind in type(error).__mro__}
-            if kinds.isdisjoint(("OSError", "ConnectionError", "TimeoutError")):
+            is_answer = kinds & {"ResponseError", "DataError"} and "ReadOnlyError" not in kinds
+            if is_answer:  # all else may be what is left of a connection that was interrupted
                 raise RuntimeError(str(error)) from error
             for client in (self._client, self._waiting_client):  # the others are dead, too
                 client.connection_pool.disconnect(inuse_connections=False)

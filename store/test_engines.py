@@ -376,6 +376,8 @@ class Suite(Base):
         self.assertEqual(self.one.acquire(position, ["b"], "T", 10, [], 4).status, "old")
         self.assertEqual(self.one.commit(position, "T", ["a"], {"x": put(b"1")}, 4).status, "old")
         self.assertEqual(self.one.commit(position, "T", ["a"], {"x": put(b"1")}, 7).status, "ok")
+        self.one.since(position, 3)  # nor does this one let others in again
+        self.assertEqual(self.one.commit(position, "T", ["a"], {"x": put(b"1")}, 7).status, "done")
         self.assertEqual(self.one.acquire(position, ["a"], "T", 10, [], 6).status, "old")
         self.one.since(position, 20)
         for number in (8, 19):
@@ -584,6 +586,24 @@ class OnServer(Suite):
         )
         others = ["redis://h:6380", "redis://h/1", "redis://i", "redis://me:secret@h", "unix:///tmp/socket"]
         self.assertEqual(len({server_state_store.Redis.place(where) for where in (*ways, *others)}), 6)
+
+    def test_P6_a_store_that_is_full(self) -> None:
+        """Nothing that needs room is done; all that makes some is, and all else goes on."""
+        self.take(self.two, ["b"], "U")
+        self.commit(self.one, {"x": put(b"1" * 100), "y": put(b"2" * 100)})
+        position = self.one.since(b"").position
+        self.one._client.config_set("maxmemory", 1)
+        self.addCleanup(self.one._client.config_set, "maxmemory", 0)
+        with self.assertRaisesRegex(RuntimeError, "maxmemory"):
+            self.one.commit(position, "", [], {"z": put(b"3" * 100)}, self.number(self.one))
+        self.assertEqual(self.one.since(position, self.number(self.one))[1:], (False, [], {}))
+        self.take(self.one, ["a"], "T")
+        self.assertEqual(self.commit(self.one, {"x": put(None)}, "T", ["a"]).status, "ok")
+        self.assertEqual(self.commit(self.two, {}, "U", ["b"]).status, "ok")
+        self.assertEqual(self.commit(self.two, {"y": Change("force", None, b"")}).status, "ok")
+        self.take(self.one, ["a", "b"], "T")
+        self.one._client.config_set("maxmemory", 0)
+        self.assertEqual(self.all(self.two), {"y": b"2" * 100})
 
 
 class Valkey(OnServer, unittest.TestCase):

@@ -215,6 +215,14 @@ class OneState(Case):
         one.do("force", "x")
         one.do("release", "x")
         wait_for("the second", lambda: len(two.do("changes")) == 2)
+        with self.subTest("also where the same transaction assigns it: an equal value, or quietly"):
+            for number, put in enumerate(("put", "put_quietly", "put_quietly")):
+                one.do("take", "x")
+                one.do(put, "x", 1 + number // 2)
+                one.do("force", "x")
+                one.do("release", "x")
+                wait_for("the next", lambda n=number: len(two.do("changes")) == 3 + n)  # type: ignore[misc]
+            self.assertEqual(two.do("changes")[2:], [(("x", "1"),), (("x", "1"),), (("x", "2"),)])
 
     def test_P1_an_equal_value_is_no_change_and_no_other_object(self) -> None:
         one, two = self.processes(2)
@@ -551,6 +559,20 @@ class ExactlyOnce(Case):
         expected = {"precious": 11, "log": ["once"], "fresh": "mine"}
         self.assertEqual(self.wait_until_equal([one, two]), expected)
         self.assert_free(two, "precious", "another")
+
+    def test_P5_an_answer_that_comes_drop_by_drop(self) -> None:
+        """The request is interrupted, and asked again on another connection: it was made, and takes effect once."""
+        proxy = self.proxy()
+        proxy.drips = True
+        one, two = self.process(proxy.url), self.process()
+        one.do("update", {"precious": 0})
+        for number in range(1, 4):
+            one.do("take", "precious")
+            proxy.cut_answers_to(b"precious")
+            one.do("put", "precious", number)
+            one.do("release", "precious")
+            self.assertEqual(proxy.cuts, 0)
+        self.assertEqual(self.wait_until_equal([one, two]), {"precious": 3})
 
     def test_P5_what_another_process_did_before_the_second_asking_stays(self) -> None:
         proxy = self.proxy()

@@ -95,13 +95,14 @@ class Task:
         self.local.clear()
 
     def can_go(self) -> bool:
-        if self.process.is_dead:
+        process, now = self.process, self.world.now
+        if process.is_dead:
             return True
-        if self.process.still_until > self.world.now:
+        if process.still_until > now:
             return False
-        if self.ready is not None and self.ready():
+        if self.until is not None and self.until <= now:
             return True
-        return self.until is not None and self.until <= self.world.now
+        return self.ready is not None and self.ready()
 
 
 class Lock:
@@ -1293,6 +1294,24 @@ class Directed(unittest.TestCase):
         (one,) = self.processes(1)
         one.store.open = lambda: [][0]
         self.do(one, one.store.renew_all)
+
+    def test_P2_a_fork_has_no_inspector_yet(self) -> None:
+        (one,) = self.processes(1)
+        one.home._inspector.is_running = True
+        one.file._go_on_alone()
+        self.assertFalse(one.home._inspector.is_running)
+
+    def test_P6_connect_where_no_thread_can_be_started(self) -> None:
+        one = Process(self.world, "one")
+        self.world.processes.append(one)
+        real = one.file.threading.Thread
+        one.file.threading.Thread = lambda **what: [][0]
+        with self.assertRaises(IndexError):
+            self.do(one, one.connect)
+        self.assertIs(type(one.home._store), one.home._Alone)
+        one.file.threading.Thread = real
+        self.do(one, one.connect)
+        self.assertTrue(one.is_connected)
 
     def test_P8_a_module_that_is_being_imported_is_not_waited_for(self) -> None:
         (one,) = self.processes(1)
