@@ -935,8 +935,9 @@ class _Inspector:
         """Look at a value unless another thread may be changing it, and publish what has changed.
 
         Give whether there is a change to tell. The inspector looks at what is suspected; a thread
-        looks with `me`, who may have changed it too: at its release, for a `no_rerun`, or before it
-        hides the change (then nobody can look later).
+        looks with `me`, who may have changed it too: at its release, for a `no_rerun`, or as the
+        last who can, before it hides the change. Authors are all who may have made it: one too many
+        costs a rerun, since only a single one is spared.
         """
         with _master:
             suspects = self.suspected.get(entry, [])
@@ -1030,7 +1031,7 @@ class _Inspector:
         causes = [one.cause if isinstance(one, _Run) else one for one in authors]
         depth = min(cause.depth for cause in causes) + 1
         in_place = min(cause.in_place for cause in causes) + 1
-        is_ours = all(cause.is_ours and not cause.is_joined for cause in causes)
+        is_ours = all(cause.is_ours for cause in causes)
         by = run.session.name if run else "several" if others else "a thread"
         change = _Change("changed in place", by, depth, in_place)
         is_told = in_place <= _IN_PLACE_CHAIN and (is_locked or not is_ours)
@@ -1069,8 +1070,7 @@ class _Cause(NamedTuple):
 
     depth: int = 0  # in a chain of reruns that cause each other
     in_place: int = 0
-    is_ours: bool = False  # we have asked for it
-    is_joined: bool = False  # and so has a user, before it began
+    is_ours: bool = False  # nobody else has asked for it
     redrawn: frozenset[_Entry] = frozenset()  # what it is only for, of the session's own changes
 
 
@@ -1205,7 +1205,7 @@ class _Session:
             redrawn = self.redrawn.union(entries)
         self.requests = requests
         self.asked_at = time.monotonic()
-        self.cause = _Cause(depth, in_place, True, redrawn=redrawn)
+        self.cause = _Cause(depth, in_place, True, redrawn)
         if _logger.isEnabledFor(logging.DEBUG):
             page = "its page" if None in stale else f"fragment {next(iter(stale))}"
             why = [f"{one.name()} {one.change.how} by {one.change.by:.16}" for one in entries]
@@ -1346,7 +1346,11 @@ class _Scheduler:
             fragment = None  # the page may show it still
         session.plan(stale, None)
         runner = _guarded(_request_rerun, app, fragment)
-        if runner is None:  # it is ignored, or an error
+        if runner is False:  # it is ignored; the next sweep tries again
+            session.cause = None
+            return None
+        is_over = runner is not None and runner._requests._state.name == "STOP"
+        if runner is None or (is_over and session.cause):  # an error; or it has read nothing
             session.has_missed = False
             session.cause = None
             session.readers = {f: notes for f, notes in session.readers.items() if f not in stale}
@@ -1459,7 +1463,7 @@ def _here() -> tuple[Any, _Run | None]:
         return None, None
     run = ctx.__dict__.get("_server_state")
     if run is None:
-        run = _guarded(_begin, ctx)
+        run = _guarded(_begin, ctx, None, True)
     elif run.is_over:  # a thread that it started goes on
         run = None
     return ctx, run
@@ -1494,8 +1498,11 @@ def _change_here() -> tuple[_Change, _Run | None, _Cause]:
     return run.change, run if is_own else None, run.cause
 
 
-def _begin(ctx: Any, before: _Run | None = None) -> _Run | None:
-    """Note that a run has begun. None if it is no session's, or one that was superseded."""
+def _begin(ctx: Any, before: _Run | None, is_late: bool = False) -> _Run | None:
+    """Note that a run has begun. None if it is no session's, or one that was superseded.
+
+    `is_late`: it has begun some time ago, and uses the state only now.
+    """
     global _off
     try:
         cls: Any = sys.modules["streamlit.runtime"].Runtime
@@ -1506,8 +1513,8 @@ def _begin(ctx: Any, before: _Run | None = None) -> _Run | None:
         runner = info and info.session._scriptrunner
         if runner is None or runner._requests is not ctx.script_requests:
             return None
-        if runner._requests._state.name == "STOP":
-            return None  # we could not hear of its end any more, and it shows nothing more
+        if is_late and runner._requests._state.name == "STOP":
+            return None  # it has ended, and we would not hear of that; or it is to stop at once
         if _scheduler is None:
             _look_up(runtime, info.session, ctx)
     except (AttributeError, KeyError) as error:
@@ -1544,6 +1551,7 @@ def _session(runtime: Any, app: Any) -> _Session:
 
 def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) -> _Run:
     app: Any = session.app()
+    # The request may be a later one by now: that counts as a user's, too.
     states = runner._requests._rerun_data.widget_states
     is_joined = session.cause is not None and states != app._client_state.widget_states
     with _master:
@@ -1558,7 +1566,9 @@ def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) ->
         _running.add(run)
         # Ours, if the runner is the one that we asked, or the first one since (and none yet known).
         if session.cause is not None and session.requests in (None, run.requests):
-            run.cause = session.cause._replace(is_joined=is_joined)
+            run.cause = session.cause
+            if is_joined:  # by what a user did, before it began
+                run.cause = run.cause._replace(is_ours=False, redrawn=frozenset())
         elif before is not None and run.requests._rerun_data.widget_states is None:
             run.cause = before.cause  # by `st.rerun()`: what a browser asks for has widget states
         session.cause = None
@@ -1637,14 +1647,16 @@ def _rerun_between_fragments(run: _Run, ctx: Any, runner: Any) -> None:
 
 
 def _request_rerun(app: Any, fragment: str | None) -> Any:
-    """Have Streamlit rerun a session that is at rest, on the same page; None if it does not."""
+    """Have Streamlit rerun a session that is at rest, on the same page; False if it does not."""
     state = type(app._client_state)()
     state.CopyFrom(app._client_state)
     state.fragment_id = fragment or ""
-    app.request_rerun(state)
+    with contextlib.suppress(RuntimeError):  # it may be that no thread can be started
+        app.request_rerun(state)
     runner = app._scriptrunner
-    if runner is not None:
-        runner.on_event.connect(_on_event, weak=False)
+    if runner is None:
+        return False
+    runner.on_event.connect(_on_event, weak=False)
     return runner
 
 

@@ -224,6 +224,7 @@ class Runner:
         action = next((action for _, action in queue if action), None)
         state = ClientState()
         state.page_script_hash, state.fragment_id = data.page_script_hash, data.fragment_id or ""
+        state.widget_states = frozenset().union(*(waiting.widget_states for waiting, _ in queue))
         if not state.fragment_id:
             queue[:] = [(state, action)]
         elif all(waiting.fragment_id not in ("", state.fragment_id) for waiting, _ in queue):
@@ -2678,7 +2679,7 @@ class Reruns(Case):
             self.world.step_runner(self.world.runners[0])
         ctx = tab._scriptrunner.ctx
         run = ctx._server_state
-        self.assertIs(self.module._begin(ctx), run)
+        self.assertIs(self.module._begin(ctx, None), run)
 
     def test_R6_a_helper_thread_goes_on_with_the_chain(self):
         def script(session):
@@ -2748,6 +2749,112 @@ class Reruns(Case):
         self.world.settle()
         self.assertIn(("f", "g"), tab.runs)
         self.assertEqual(other.shown[None, "log"], "['clicked']")
+
+    def both_draw_x(self):
+        """Give a tab whose body and fragment draw x, and then add one where a button of theirs was clicked."""
+
+        def part(name):
+            def draw(session):
+                session.show("x")
+                yield
+                if session.pressed == name:
+                    session.pressed = None
+                    self.state.x += 1
+                yield
+
+            return draw
+
+        def script(session):
+            yield from part("body")(session)
+            yield from session.fragment("f", part("f"))
+
+        self.state.x = 0
+        return self.tabs(1, script)[0]
+
+    def press(self, tab, name, fragment=None):
+        def action(session):
+            session.pressed = name
+            yield
+
+        tab.click(action, fragment=fragment)
+
+    def test_R1a_a_click_that_is_joined_to_the_redrawing_of_an_earlier_one(self):
+        tab = self.both_draw_x()
+        self.press(tab, "body")
+        self.run_out()
+        while not self.world.runners:
+            self.world.pass_time(0.01)
+            while self.world.loop.soon:
+                self.world.step_loop()
+        ((state, _),) = tab._scriptrunner._requests.queue  # ours, for the page
+        self.press(tab, "f", fragment="f")
+        _, (click, action) = tab._scriptrunner._requests.queue
+        state.widget_states = click.widget_states
+        tab._scriptrunner._requests.queue[:] = [(state, action)]  # Streamlit makes one run of both
+        self.world.settle()
+        self.assertEqual((self.state.x, tab.shown[None, "x"], tab.shown["f", "x"]), (2, "2", "2"))
+
+    def test_R1a_a_click_that_waits_where_we_rerun_between_fragments(self):
+        tab = self.both_draw_x()
+        self.press(tab, "body")
+        runner = tab._scriptrunner
+        self.world.step_runner(runner)
+        self.press(tab, "f", fragment="f")
+        while tab.runs[-1] != ("f",):
+            self.world.step_runner(runner)
+            while self.world.loop.soon:
+                self.world.step_loop()
+        self.press(tab, "f", fragment="f")
+        self.world.settle()
+        self.assertEqual((self.state.x, tab.shown[None, "x"], tab.shown["f", "x"]), (3, "3", "3"))
+
+    def test_R2_a_stop_before_the_next_run_of_a_runner_has_begun(self):
+        def script(session):
+            session.show("x")
+            yield
+            if again:
+                again.pop()
+                raise RerunScript
+            yield
+
+        again = []
+        (tab,) = self.tabs(1, script)
+        again.append(True)
+        tab.click()
+        runner = tab._scriptrunner
+        while not getattr(getattr(runner.ctx, "_server_state", None), "is_over", False):
+            self.world.step_runner(runner)
+        runner._requests.is_stopped = True
+        self.world.settle()
+        self.write("new")()
+        self.world.settle(5)
+        self.assertEqual(tab.shown[None, "x"], "'new'")
+
+    def test_S1_while_no_thread_can_be_started(self):
+        tab, other = self.tabs(2)
+        with mock.patch.object(tab, "request_rerun", side_effect=RuntimeError("can't start new thread")):
+            self.write(1)()
+            self.world.settle()
+        self.assertEqual(other.shown[None, "x"], "1")
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "1")
+
+    def test_R6_a_run_of_ours_that_ends_before_we_can_hear_of_it(self):
+        """It is of a page that reads nothing: it is not asked for again and again."""
+        (tab,) = self.tabs(1)
+
+        def at_once(state):
+            requests.append(state)
+            tab._scriptrunner = types.SimpleNamespace(
+                _requests=types.SimpleNamespace(_state=Name("STOP")), on_event=Signal()
+            )
+            self.world.loop.call_soon(setattr, tab, "_scriptrunner", None)
+
+        requests = []
+        with mock.patch.object(tab, "request_rerun", at_once):
+            self.write(1)()
+            self.world.settle(10)
+        self.assertEqual(len(requests), 1)
 
     def test_R4_no_rerun_between_fragments_takes_the_place_of_a_click(self):
         run = types.SimpleNamespace(fragments=[], session=mock.Mock(stale=lambda: {"g": [self.module._Entry("x")]}))

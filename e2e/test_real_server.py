@@ -115,14 +115,14 @@ class RealServer(RealServerCase):
         one, two = self.tabs(self.serve(app("asked")), 2)
         two.put("Level", "double_array_value", 77.0)
         two.click("add")
-        one.wait_for_text("n is 1: ours True, joined False.")
+        one.wait_for_text("n is 1: ours True, link 1.")
         one.click("add")
-        two.wait_for_text("n is 2: ours True, joined False.")
+        two.wait_for_text("n is 2: ours True, link 1.")
         two.click("in the fragment")
         wait_for("the fragment to run", lambda: two.running)
         two.click("in the fragment")
         one.click("add")
-        two.wait_for_text("n is 3: ours True, joined True.")
+        two.wait_for_text("n is 3: ours False, link 1.")
 
     def test_a_dialog_is_a_fragment(self) -> None:
         one, two = self.tabs(self.serve(app("dialog")), 2)

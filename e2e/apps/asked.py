@@ -1,4 +1,4 @@
-"""Says of each of its runs whether we have asked for it, and whether a user has, too."""
+"""Says of each of its runs whether it is ours alone, which a user had no part in."""
 
 import time
 
@@ -21,4 +21,4 @@ st.multiselect("Colours", ["red", "green", "blue"], default=["green"])
 st.button("add", on_click=lambda: server_state.update(n=server_state["n"] + 1))
 slow()
 cause = get_script_run_ctx()._server_state.cause  # type: ignore[union-attr]
-st.markdown(f"n is {server_state['n']}: ours {cause.is_ours}, joined {cause.is_joined}.")
+st.markdown(f"n is {server_state['n']}: ours {cause.is_ours}, link {cause.depth}.")
