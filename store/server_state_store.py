@@ -802,7 +802,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         finally:
             self.drop(transaction)
             self.ring()
-        super().commit(transaction)
+            # Even if it failed: others may have left to it what they have changed in place.
+            super().commit(transaction)
 
     def find_changed(self, transaction: Any, hold: _Hold) -> None:
         """Find what a transaction has changed in place."""

@@ -1278,6 +1278,32 @@ class Directed(unittest.TestCase):
         self.world.go_on(1000, lambda: bool(seen), 5)
         self.assertEqual(seen, [(1, 1)])
 
+    def test_P1_what_was_left_to_a_transaction_that_fails(self) -> None:
+        """Another thread changes what it has in hand, while it waits for the answer to its commit in vain."""
+        one, two = self.processes(2)
+        self.put(one, log=["a"], q=0)
+        self.settle()
+
+        def commits() -> None:
+            with one.locks["q"]:
+                one.state["log"]
+                one.state["q"] = 1
+                self.world.is_down = True
+
+        def appends() -> None:
+            with one.home.no_rerun:
+                one.state["log"].append("b")
+
+        result = self.begin(one, commits)
+        self.world.go_on(1000, lambda: self.world.is_down and one.store.limit < 1e9, 5)
+        self.do(one, appends)
+        self.world.go_on(100_000, lambda: bool(result), 30)
+        self.assertIsInstance(result[0], ConnectionError)
+        self.world.is_down = False
+        self.settle(10)
+        for process in (one, two):
+            self.assertEqual(process.state["log"], ["a", "b"])
+
     def test_P9_a_key_that_is_removed_leaves_nothing(self) -> None:
         one, two = self.processes(2)
         for remover in (one, two):
