@@ -1060,7 +1060,8 @@ _Stale = dict[str | None, list[_Entry]]  # and the entries that have another one
 def _add_notes(notes: _Notes, more: _Notes) -> None:
     """Add what was read, with the older version where both have one."""
     for fragment, versions in more.items():
-        mine = notes.setdefault(fragment, versions)  # the run's own notes, for what it knows later
+        # The run's own dict where there is none yet: what it comes to know later counts here, too.
+        mine = notes.setdefault(fragment, versions)
         for entry, version in versions.items():
             mine[entry] = min(version, mine.get(entry, version))
 
@@ -1087,7 +1088,7 @@ class _Run:
         self.is_shown = False  # in place of what was shown before it
         self.cause = _Cause()
         self.change = _BY_A_THREAD  # what is noted of its assignments
-        self.readers: _Notes = {}  # the session's own from `replace` on: it goes on to know
+        self.readers: _Notes = {}  # from `replace` on, the session's, too
         self.cut_short: _Notes = {}  # what was read by runs of its runner just before it
         self.messages = 0  # that it has sent to the page
         self.messages_before: dict[_Entry, int] = {}  # the first read of an entry that can be shown
@@ -1328,7 +1329,7 @@ class _Scheduler:
         if app._scriptrunner is not None:  # a rerun would interrupt it; we hear of its end
             app._scriptrunner.on_event.connect(_on_event, weak=False)
             return None
-        if session.run is not None:  # it has ended, and we have not yet heard of it
+        if session.run is not None:  # its runner has ended just now, and we are about to hear of it
             return None
         if not self.runtime.is_active_session(app.id):
             return None
@@ -1425,8 +1426,10 @@ def _warn_of_chain(entry: _Entry, what: str) -> None:
 # --- Streamlit: every reach into it ---
 # A *runner* is a thread that makes one run, or several that were asked for meanwhile: for each of
 # them it sends SCRIPT_STARTED, and SCRIPT_ or FRAGMENT_STOPPED; at its own end SHUTDOWN. We hear of
-# these in its thread; Streamlit takes note on the event loop, and what it does with an end there
-# is done when a call that we put behind its own (`_Scheduler.call`) has its turn.
+# these in its thread; Streamlit takes note on the event loop, at the latest in its next turn. What
+# we call behind that (`_Scheduler.call`) finds it done: after SHUTDOWN, `_scriptrunner` is None. If
+# a successor has its place, what the run drew is dropped. `session.run` is set from the start of a
+# run that we know until we have heard of the end of its runner.
 _off = False  # where it lacks something that we need
 _NEEDS_OF_SESSION = """id request_rerun _client_state.CopyFrom _client_state.widget_states
     _event_loop.call_soon_threadsafe _fragment_storage.contains _browser_queue._queue
