@@ -359,13 +359,18 @@ class World:
 
     @contextmanager
     def imports(self) -> Iterator[None]:
-        """Random names that are made when a file is imported are the same in a fork."""
-        real = secrets
+        """Random names that are made when a file is imported are the same in a fork; what is registered is kept."""
+        real, register = secrets, getattr(os, "register_at_fork", None)
         sys.modules["secrets"] = types.SimpleNamespace(token_hex=lambda size=8: "of the import")  # type: ignore[assignment]
+        os.register_at_fork = lambda **hooks: None  # type: ignore[assignment,unused-ignore]
         try:
             yield
         finally:
             sys.modules["secrets"] = real
+            if register is None:
+                del os.register_at_fork
+            else:
+                os.register_at_fork = register
 
     # The schedule.
     def start(self, process: Process, function: Callable[[], None], is_daemon: bool = False) -> Task:
