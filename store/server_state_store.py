@@ -811,7 +811,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         in_place = cause.in_place + 1
         is_told = _home._quiet.get() is None and in_place <= _home._IN_PLACE_CHAIN
         flags = _Flags(is_told, 0, how.depth, in_place)
-        for entry in transaction.in_hand():
+        for entry in list(transaction.in_hand()):
             key, value = entry.key, entry.value
             if key in hold.mine or key in self.local or value is _MISSING:
                 continue
@@ -822,7 +822,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
             except (TypeError, ValueError) as error:
                 refusal = error
             # Now, since others may have taken it in hand while it was pickled.
-            if self.is_changed(entry, data) and not self.is_left_to_others(entry, hold):
+            if not self.is_changed(entry, data):
+                continue
+            if self.is_left_to_others(entry, hold):
+                transaction.handed.discard(entry)  # and they must not leave it to us
+            else:
                 hold.error = hold.error or refusal
                 hold.mine[key] = _Mine(value, flags, key not in hold.names, data)
 
@@ -1274,17 +1278,23 @@ _SINCE = """
 local values, log, bell, line, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local position, number = ARGV[1], tonumber(ARGV[2])
 local changed = {}  -- by name, since our position
+-- A position is the id of an entry, and who made it: an id is a time, and may come again.
+local author = '#' .. done .. ' ' .. number
+local function at(entry)
+  return entry and entry[1] .. ' ' .. entry[2][2]
+end
 local function since()
-  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-  last = last and last[1] or redis.call('XADD', log, '*', '', '')
+  local last = at(redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1])
+  last = last or redis.call('XADD', log, '*', '', author) .. ' ' .. author
   if last == position then
     return {position}
   end
-  if position == '' or #redis.call('XRANGE', log, position, position) == 0 then
+  local id = position:match('^%S*')
+  if position == '' or at(redis.call('XRANGE', log, id, id)[1]) ~= position then
     return {last, 1, {}, {}}
   end
   local flags, current = {}, {}
-  for _, entry in ipairs(redis.call('XRANGE', log, '(' .. position, '+')) do
+  for _, entry in ipairs(redis.call('XRANGE', log, '(' .. id, '+')) do
     for i = 1, #entry[2], 2 do
       local name, text = entry[2][i], entry[2][i + 1]
       if text:sub(1, 1) == '=' and not changed[name] then
@@ -1292,7 +1302,7 @@ local function since()
         current[#current + 1] = name
         current[#current + 1] = redis.call('HGET', values, name)
       end
-      if text ~= '' then  -- else it only marks where the log begins
+      if text:sub(1, 1) ~= '#' then
         flags[#flags + 1] = name
         flags[#flags + 1] = text:sub(2)
       end
@@ -1421,7 +1431,7 @@ if has_values then  -- then a full store is to refuse it
 else
   note()
 end
-local entry = {}
+local entry = {'', author}
 local last = news[1]
 for i = 5, #ARGV, 4 do
   local name, kind, value, mark = ARGV[i], ARGV[i + 1], ARGV[i + 2], '='
@@ -1439,9 +1449,9 @@ for i = 5, #ARGV, 4 do
     entry[#entry + 1] = name
     entry[#entry + 1] = mark .. ARGV[i + 3]
   end
-  if #entry > 0 and (#entry == 1000 or i + 4 > #ARGV) then
-    last = redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], '*', unpack(entry))
-    entry = {}
+  if #entry > 2 and (#entry == 1002 or i + 4 > #ARGV) then
+    last = redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], '*', unpack(entry)) .. ' ' .. author
+    entry = {'', author}
   end
 end
 local is_freed = false
@@ -1525,7 +1535,8 @@ class Redis:
         self._call(self._waiting_client.eval, _RENEW, *asked)
 
     def wait(self, position: bytes, seconds: float) -> None:
-        streams = {self._keys[1]: position or "0", self._keys[2]: self._rung}
+        place = position.partition(b" ")[0] or "0"
+        streams = {self._keys[1]: place, self._keys[2]: self._rung}
         self._call(self._waiting_client.xread, streams, 1, int(seconds * 1000))
 
     def interrupt(self) -> None:

@@ -587,6 +587,13 @@ class OnServer(Suite):
         others = ["redis://h:6380", "redis://h/1", "redis://i", "redis://me:secret@h", "unix:///tmp/socket"]
         self.assertEqual(len({server_state_store.Redis.place(where) for where in (*ways, *others)}), 6)
 
+    def test_P6_a_flushed_store_that_comes_to_the_same_id(self) -> None:
+        """Ids of a log's entries are milliseconds: both entries may be of the same one."""
+        position = self.commit(self.one, {"x": put(b"1")}).position
+        self.one._client.flushall()
+        self.one._client.xadd(self.one._keys[1], {"": "#another's"}, id=position.split()[0])
+        self.assertEqual(self.two.since(position)[1:], (True, [], {}))
+
     def test_P6_a_store_that_is_full(self) -> None:
         """Nothing that needs room is done; all that makes some is, and all else goes on."""
         self.take(self.two, ["b"], "U")

@@ -831,7 +831,7 @@ class Simulation:
             self.wait()
             begun, stills = self.world.now, process.stills
             process.state[key] = serial
-            if self.world.now - begun > 3 * PATIENCE and stills == process.stills:
+            if self.world.now - begun > GIVE_UP and stills == process.stills:
                 self.world.wrong.append(f"P6: an assignment under a lock takes {self.world.now - begun:.1f} s")
             is_locked = any(key in one.names for one in process.home._transactions)  # its holder decides
             if process.state.get(key) != serial and not is_locked:
