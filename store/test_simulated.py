@@ -1309,6 +1309,40 @@ class Directed(unittest.TestCase):
         for process in (one, two):
             self.assertEqual(process.state["log"], ["a", "b"])
 
+    def test_P3_two_transactions_do_not_leave_a_change_to_each_other(self) -> None:
+        """Both have it in hand, under locks none of which is its own: it comes with the commit of the last."""
+        one, _ = self.processes(2)
+        self.put(one, log=["a"], q=0)
+        self.settle()
+        goes_on: list[int] = []
+
+        def holds() -> None:
+            with one.locks["other"]:
+                one.state["log"]
+                self.world.pause(lambda: bool(goes_on))
+
+        def commits() -> None:
+            with one.locks["q"]:
+                one.state["log"].append("b")
+                one.state["q"] = 1
+                self.world.pause(lambda: bool(asked))  # the other one's commit is under way
+
+        def slowly(*request: Any) -> Any:
+            asked.append(list(request[3]))
+            self.world.sleep(0.05)
+            return commit(*request)
+
+        asked: list[list[str]] = []
+        self.begin(one, holds)
+        self.settle(0.1)
+        wire: Any = one.wire
+        commit, wire.commit = wire.commit, slowly
+        done = self.begin(one, commits)
+        self.settle(0.1)
+        goes_on.append(1)
+        self.world.go_on(10_000, lambda: bool(done), 10)
+        self.assertEqual([sorted(keys) for keys in asked], [[], ["log", "q"]])
+
     def test_P9_a_key_that_is_removed_leaves_nothing(self) -> None:
         one, two = self.processes(2)
         for remover in (one, two):
