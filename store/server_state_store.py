@@ -331,6 +331,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         # Keys that may not show what they should, and what readers are to know when they do.
         self.pending: dict[str, _Flags] = {}
         self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
+        # What was left to another transaction here: offered again, as that may have looked before.
+        self.left: dict[Any, tuple[Any, bool]] = {}
         self.replaced: list[Any] = []  # let go of after the release: a `__del__` may take locks
         self.until = 0.0  # when the call that has the turn asks no more
         # By transaction, and gone with it when its thread dies.
@@ -403,6 +405,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
             news = self.ask(self.engine.since, self.position, number)
             self.away = None
             self.take(news)
+        for entry in list(self.left):
+            self.offer(entry, entry.value, *self.left.pop(entry))
 
     def listen(self) -> None:
         """Hear of other processes' changes: the bell only says that there is news."""
@@ -878,6 +882,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     return True  # a release was faster
                 if self.is_left_to_others(entry, hold):
                     self.own.add(key)  # its fingerprint says no more that it has changed
+                    self.left[entry] = change, is_told
                     return True
                 self.keep(hold, key, _Mine(value, flags, key not in hold.names))
                 if is_open:  # its end commits it
