@@ -195,6 +195,7 @@ class Process:
         self.pending: collections.Counter[Any] = collections.Counter()
         self.seen: dict[str, int] = {}  # by key: the newest change that a read has shown
         self.open_on: list[set[str]] = []  # keys of the transactions that are under way
+        self.left: set[Any] = set()  # changes of a list that one transaction has left to another one
         if parent is not None:  # a fork: a copy of its state, and its threads are gone
             for key, value in pickle.loads(pickle.dumps(parent.state.to_dict())).items():
                 self.home._assign({key: value})
@@ -240,6 +241,14 @@ class Process:
             self.world.pause(None, self.world.now + 1)
             return self.connect()
         self.is_connected = True
+        is_left = self.store.is_left_to_others
+
+        def note(entry: Any, hold: Any) -> Any:
+            if (answer := is_left(entry, hold)) and entry.key == "silent":
+                self.left.update(entry.value)
+            return answer
+
+        self.store.is_left_to_others = note
         self.world.start(self, self.listen, is_daemon=True)
         self.world.start(self, self.renew, is_daemon=True)
         self.world.start(self, self.inspect, is_daemon=True)
@@ -465,6 +474,7 @@ class World:
         home = wire.owner.home  # what another transaction has in hand comes with the last of them
         entry = home._present.get("silent")
         is_shared = any(entry in one.handed and "q" not in one.names for one in home._transactions)
+        is_shared = is_shared or ("silent", changed.get("q")) in wire.owner.left
         if "q" in changed and not is_shared and changed.get("silent", [None])[-1] != ("silent", changed["q"]):
             self.wrong.append(f"P3: q={changed['q']} comes without its other half")
         for key in before.keys() - self.store.values.keys():
@@ -950,9 +960,11 @@ class Simulation:
             if value is not None and not places:
                 self.world.wrong.append(f"P3: {process.name} shows {key}={value}, which it never was")
             if value is not None and places:
-                if places[-1] < process.seen.get(key, -1):
+                seen = process.seen.get(key, -1)
+                if places[-1] < seen:
                     self.world.wrong.append(f"P1: {process.name} reads {key} backwards: {value}")
-                process.seen[key] = places[-1]
+                # A store that goes back has a value again that it had: it may be the earlier one still.
+                process.seen[key] = min((place for place in places if place >= seen), default=places[-1])
         is_open = any(not keys.isdisjoint(("pair 1", "pair 2")) for keys in process.open_on)
         if not is_open and state.get("pair 1") != state.get("pair 2"):
             self.world.wrong.append(f"P3: {process.name} shows a torn pair")
