@@ -406,7 +406,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
             self.away = None
             self.take(news)
         for entry in list(self.left):
-            self.offer(entry, entry.value, *self.left.pop(entry))
+            left = self.left.pop(entry, None)
+            if left is not None:
+                self.offer(entry, entry.value, *left)
 
     def listen(self) -> None:
         """Hear of other processes' changes: the bell only says that there is news."""
@@ -533,6 +535,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
             for entry in new.keys() & transaction.handed:
                 if entry.key not in hold.mine:
                     hold.replaced.append((entry.key, entry.value, entry.fingerprint))
+        for entry in new.keys() & self.left.keys():
+            self.left.pop(entry, None)
+            _warn_of_drop(entry.key, _conflict(entry.key))
         items = [(entry, value, _home._fingerprint(value)) for entry, value in new.items()]
         of_all = _Flags(*map(max, zip(_Flags(0), *flags.values(), strict=True)))
         flags[_home._key_set] = of_all._replace(is_forced=0)
@@ -895,8 +900,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 return True
             except (ConnectionError, LockLostError, TypeError, ValueError) as error:
                 self.put_back([key], change)  # with its place in a chain: a run may try again
-                message = 'A change in place of server_state["%s"] was dropped: %s'
-                _logger.warning(message, key, error)
+                _warn_of_drop(key, error)
                 return False
 
     def force(self, entry: Any) -> None:
@@ -909,6 +913,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if hold.forced and not is_open:
             with self.turn():
                 self.send(hold)
+
+
+def _warn_of_drop(key: str, error: Exception) -> None:
+    _logger.warning('A change in place of server_state["%s"] was dropped: %s', key, error)
 
 
 def _conflict(key: str) -> LockLostError:
