@@ -1683,7 +1683,10 @@ class _Alone:
 
     Nothing more is asked of it. It is asked by any thread, never under the master lock, and what
     it raises is the caller's; then nothing of the change was made. To do what it is asked it may
-    use `_assign`, `_replace`, `_publish`, `_tell`, `_fingerprint` and `_change_here`.
+    use what reads and writes (`_entry`, `_present`, `_key_set`, `_assign`, `_replace`, `_publish`,
+    `_notify`, `_fingerprint`, `_MISSING`, under `_master` where they say so), what tells who asks
+    (`_change_here`, `_local.transaction`, `_quiet`, `_Change`, `_IN_PLACE_CHAIN`), and
+    `_request_rerun`. A fork's child says `_inspector.is_running = False`: it has no such thread.
     """
 
     def acquire(self, lock: KeyLock, blocking: bool, timeout: float) -> bool:

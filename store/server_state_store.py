@@ -1050,10 +1050,11 @@ class SQLite:
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
         until = time.monotonic() + PATIENCE
-        while not self._is_good:
+        while True:
             try:
                 with self._file(is_new=True):
                     self._run("DELETE FROM locks WHERE until NOT BETWEEN :now AND :now + 600")
+                break
             except (RuntimeError, TimeoutError):  # another process may be making it just now
                 if time.monotonic() > until:
                     raise

@@ -587,6 +587,19 @@ class OnServer(Suite):
         others = ["redis://h:6380", "redis://h/1", "redis://i", "redis://me:secret@h", "unix:///tmp/socket"]
         self.assertEqual(len({server_state_store.Redis.place(where) for where in (*ways, *others)}), 6)
 
+    def test_P6_what_is_no_answer_is_asked_again(self) -> None:
+        """Of a demoted master the connection is closed, too: behind the same address there may be another one."""
+        answer = type("ResponseError", (Exception,), {})
+        kinds = {answer: RuntimeError, type("ReadOnlyError", (answer,), {}): ConnectionError}
+        kinds |= {ValueError: ConnectionError, TimeoutError: ConnectionError}
+        for kind, raised in kinds.items():
+
+            def ask(kind: Any = kind) -> None:
+                raise kind("no")
+
+            with self.subTest(kind.__name__), self.assertRaises(raised):
+                self.one._call(ask)
+
     def test_P6_a_flushed_store_that_comes_to_the_same_id(self) -> None:
         """Ids of a log's entries are milliseconds: both entries may be of the same one."""
         position = self.commit(self.one, {"x": put(b"1")}).position

@@ -1357,6 +1357,16 @@ class Directed(unittest.TestCase):
         self.world.go_on(10_000, lambda: bool(done), 10)
         self.assertEqual([sorted(keys) for keys in asked], [[], ["log", "q"]])
 
+    def test_P4_what_was_left_to_another_and_is_overwritten_from_elsewhere(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, log=["a"])
+        self.settle()
+        one.store.left[one.home._entry("log")] = one.home._Change("changed in place"), True
+        self.put(two, log=["new"])
+        self.world.go_on(1000, lambda: one.home._entry("log").value == ["new"], 5)
+        self.assertEqual(len(one.warnings), 1)
+        self.assertRegex(one.warnings[0], '"log".* was dropped')
+
     def test_P9_a_key_that_is_removed_leaves_nothing(self) -> None:
         one, two = self.processes(2)
         for remover in (one, two):
