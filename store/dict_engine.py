@@ -97,6 +97,8 @@ class DictEngine:
             if number == seen:
                 is_ours = all(self.holder(name) == token for name in (*held, *names))
                 return answer("ok") if is_ours else answer("held", 0.0)
+            if news.is_all:
+                return answer("held", 0.0)
             for name in held:
                 if self.holder(name) != token:
                     return answer("lost", name)

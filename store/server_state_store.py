@@ -251,7 +251,8 @@ class _Flags(NamedTuple):
 # - acquire(position, names, token, lease, held, number) -> Answer: all locks or none, for so many
 #   seconds, if all that are `held` are still the token's. Who has waited for longer than UNFAIR
 #   goes before others that hold nothing yet. Of a request that is asked again (the number is the
-#   last one's) it takes nothing: it is "ok" if the token has all of them, else "held".
+#   last one's) it takes nothing: it is "ok" if the token has all of them, else "held". And it is
+#   "held" if the position is not known: a request may come late, after the store was emptied.
 # - commit(position, token, locks, changes, number) -> Answer: if all locks are the token's it makes
 #   all changes, or none, notes the number, and frees the locks. Without changes it frees what is
 #   the token's. Bytes that are there already are no change. Its news are from before its changes.
@@ -641,7 +642,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         try:
             while True:
                 bell = self.bell
-                wait = 0.0
+                wait = BELL
                 left = max(0.0, until - time.monotonic())
                 if lock._lock.acquire(blocking, min(left, BELL) if blocking else -1):
                     try:
@@ -653,7 +654,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 elif self.away is not None and names:
                     raise self.unreachable()
                 left = until - time.monotonic()
-                if is_ours or not blocking or left <= 0:
+                if is_ours or (wait > 0 and (not blocking or left <= 0)):
                     return is_ours
                 bell.wait(min(wait, left, BELL))
         except Exception as error:
@@ -666,7 +667,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 self.drop(transaction)
 
     def take_names(self, names: set[str], hold: _Hold) -> float:
-        """Take locks in the store, or give the seconds after which it is worth another try."""
+        """Take locks in the store, or give the seconds until another try (0: it is not known)."""
         wanted = sorted(names - hold.names)
         if not wanted:
             return 0.0
@@ -1187,6 +1188,8 @@ class SQLite:
             if number == seen:
                 is_ours = not lost and not self._lost(names, token)
                 return _answer(news, "ok") if is_ours else _answer(news, "held", 0.0)
+            if news.is_all:
+                return _answer(news, "held", 0.0)
             if lost:
                 return _answer(news, "lost", lost[0])
             waits = []
@@ -1374,6 +1377,9 @@ end
 note()
 if number == seen then
   return answer(not_ours(#KEYS) and 'held' or 'ok', '0')
+end
+if news[2] == 1 then
+  return answer('held', '0')
 end
 if not_ours(5 + held) then
   return answer('lost', not_ours(5 + held))

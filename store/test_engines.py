@@ -108,7 +108,9 @@ class Suite(Base):
         self.assertEqual(self.two.since(unknown), (position, True, [], {"x": b"1"}))
         for place in (b"", unknown):
             taken = self.two.acquire(place, ["free"], "T", 10, [], self.number(self.two))
-            self.assertEqual(taken[2:], (position, (position, True, [], {})))
+            self.assertEqual(taken, ("held", 0.0, position, (position, True, [], {})))  # it may be of another store
+            self.assertEqual(self.acquire(self.one, ["free"], "other").status, "ok")
+            self.one.commit(position, "other", ["free"], {}, self.number(self.one))
             freed = self.two.commit(place, "T", ["free"], {}, self.number(self.two))
             self.assertEqual(freed.news, (position, True, [], {}))
             answer = self.two.commit(place, "", [], {"y": put(place)}, self.number(self.two))
@@ -459,11 +461,11 @@ class Suite(Base):
                 while True:
                     number += 1
                     answer = engine.acquire(position, ["n"], token, 10, [], number)
+                    news = engine.since(b"") if answer.news.is_all else answer.news
+                    position, value = news.position, news.values.get("n", value)
                     if answer.status == "ok":
                         break
                     engine.wait(position, 0.02)
-                news = engine.since(b"") if answer.news.is_all else answer.news
-                value = news.values.get("n", value)
                 number += 1
                 value = b"%d" % (int(value) + 1)
                 answer = engine.commit(news.position, token, ["n"], {"n": put(value)}, number)

@@ -832,6 +832,8 @@ class Forgetting(OutageCase):
         self.store.flush()
         one.do("put", "z", 1)
         self.assertEqual(self.assert_equal_within("flushed, and written at once", RETURN, [one, two, three]), {"z": 1})
+        self.store.flush()
+        self.assertTrue(two.do("take_now", "free"), "it is asked for again at once")
 
     def test_P6_a_process_that_slept_through_more_than_the_log_keeps(self) -> None:
         one, two = self.processes(2)
