@@ -612,8 +612,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
     # Locks.
     def open(self) -> list[tuple[Any, _Hold]]:
         """Give the transactions that are under way, each with what it holds."""
+        if not self.holds:
+            return []
         with _home._master:
-            return list(self.holds.items()) if self.holds else []
+            return list(self.holds.items())
 
     def hold(self, transaction: Any) -> _Hold:
         """Give what a transaction of this thread holds."""
@@ -938,7 +940,6 @@ def _lost(status: str, detail: Any) -> Exception:
 _APPLICATION, _FORMAT = 0x73657276, 1  # the file's application_id and user_version
 _TICK = 0.01  # seconds between two looks for what other processes did
 _SCHEMA = f"""
-PRAGMA page_size = 1024; -- a small change writes four pages
 BEGIN IMMEDIATE;
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_FORMAT};
@@ -957,7 +958,6 @@ COMMIT;
 _SETTINGS = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
-PRAGMA wal_autocheckpoint = 4000; -- pages
 PRAGMA journal_size_limit = 1048576;
 SELECT 1 FROM log; -- makes the write-ahead log
 """
