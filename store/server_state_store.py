@@ -339,7 +339,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         # By transaction, and gone with it when its thread dies.
         self.holds: weakref.WeakKeyDictionary[Any, _Hold] = weakref.WeakKeyDictionary()
         self.numbers = count(1)
-        self.away: Exception | None = None
+        self.away: str | None = None  # why
         self.limit = _NEVER  # when the request that is under way is interrupted
         self.bell = threading.Event()  # for those who wait for a lock; each ring makes a new one
 
@@ -378,7 +378,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 try:
                     return operation(*asked)
                 except OSError as error:
-                    reason = error
+                    reason = str(error) or repr(error)  # the error itself would keep our callers
                 except Exception as error:
                     raise ConnectionError(f"The store of server_state refuses: {error}.") from error
                 finally:
@@ -660,9 +660,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     return is_ours
                 bell.wait(min(wait, left, BELL))
         except Exception as error:
-            # What is half-done is not to be committed. (The error itself would keep its thread's
-            # transaction alive.)
-            hold.error = type(error)(*error.args)
+            hold.error = _bare(error)  # what is half-done is not to be committed
             raise
         finally:
             if not is_ours and transaction.depth == 0:
@@ -832,11 +830,12 @@ class _Store(_home._Alone):  # type: ignore[misc]
             try:
                 data = self.sealed(key, value)
             except (TypeError, ValueError) as error:
-                refusal = error
+                refusal = _bare(error)
             # Now, since others may have taken it in hand while it was pickled.
             if not self.is_changed(entry, data):
                 continue
             if self.is_left_to_others(entry, hold):
+                self.left[entry] = how._replace(in_place=in_place), is_told
                 transaction.handed.discard(entry)  # and they must not leave it to us
             else:
                 hold.error = hold.error or refusal
@@ -866,7 +865,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def check(self, hold: _Hold) -> None:
         """LockLostError if others have changed what this transaction changed without its lock."""
         if hold.error is not None and hold.mine:
-            raise hold.error
+            raise _bare(hold.error)
         for key, value, fingerprint in hold.replaced:
             if _home._fingerprint(value).content != fingerprint.content:
                 raise _conflict(key)
@@ -920,6 +919,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
 def _warn_of_drop(key: str, error: Exception) -> None:
     _logger.warning('A change in place of server_state["%s"] was dropped: %s', key, error)
+
+
+def _bare(error: Exception) -> Exception:
+    """Give the like of an error: with its traceback it would keep its thread's transaction alive."""
+    return type(error)(*error.args)
 
 
 def _conflict(key: str) -> LockLostError:

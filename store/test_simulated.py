@@ -22,7 +22,7 @@ import types
 import unittest
 import unittest.mock
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -1366,6 +1366,62 @@ class Directed(unittest.TestCase):
         self.world.go_on(1000, lambda: one.home._entry("log").value == ["new"], 5)
         self.assertEqual(len(one.warnings), 1)
         self.assertRegex(one.warnings[0], '"log".* was dropped')
+
+    def test_P4_what_a_commit_left_to_another_and_is_overwritten_before_anybody_looked(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, log=["a"])
+        self.settle()
+        goes_on: list[int] = []
+
+        def holds() -> None:
+            with one.locks["other"]:
+                one.state["log"]
+                self.world.pause(lambda: bool(goes_on))
+
+        def appends() -> None:
+            with one.locks["q"]:
+                one.state["log"].append("b")
+
+        self.begin(one, holds)
+        self.settle(0.1)
+        one.store.offer = lambda *change: True  # the inspector has not come to it
+        self.do(one, appends)
+        goes_on.append(1)
+        self.put(two, log=["new"])
+        self.world.go_on(1000, lambda: one.home._entry("log").value == ["new"], 5)
+        self.assertEqual(len(one.warnings), 1)
+
+    def test_P2_a_thread_that_has_failed_before_it_dies_with_a_lock(self) -> None:
+        """No error keeps what it holds until the collector comes."""
+        one, two = self.processes(2)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for why in ("overwritten", "not to be pickled"):
+            with self.subTest(why):
+                self.put(one, job=[1])
+                self.settle()
+                goes_on: list[int] = []
+
+                def dies(why: str = why, goes_on: list[int] = goes_on) -> None:
+                    with suppress(TypeError, one.file.LockLostError), one.locks["q"]:
+                        if why == "overwritten":
+                            one.state.pop("job")
+                        else:
+                            one.state["job"].append(lambda: None)
+                        self.world.pause(lambda: bool(goes_on))
+                    one.locks[why].acquire()
+                    one.state["y"] = 1
+
+                done = self.begin(one, dies)
+                self.settle(0.1)
+                if why == "overwritten":
+                    self.put(two, job=[2])
+                    self.settle(0.1)
+                goes_on.append(1)
+                self.settle()
+                self.assertEqual(done, [None])
+                self.assertEqual(one.store.open(), [])
 
     def test_P9_a_key_that_is_removed_leaves_nothing(self) -> None:
         one, two = self.processes(2)
