@@ -78,7 +78,7 @@ class DictEngine:
             if number:
                 self.store.numbers[self.process] = max(number, self.store.numbers.get(self.process, 0))
             news = self.news(position)
-            return news._replace(values=dict(self.store.values)) if news.is_all else news
+            return news if position else news._replace(values=dict(self.store.values))
 
     def acquire(
         self, position: bytes, names: Iterable[str], token: str, lease: float, held: Iterable[str], number: int
@@ -180,9 +180,6 @@ class DictEngine:
                 self.store.bell.wait(seconds)
 
     def interrupt(self) -> None:
-        pass
-
-    def close(self) -> None:
         pass
 
     # Under the store's lock:

@@ -32,6 +32,8 @@ import types
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import lru_cache
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,7 +169,7 @@ def _named(module: str, name: str) -> Any:
 
 def _modules(name: str) -> Iterator[Any]:
     if name not in sys.modules:  # else a thread may be importing it, and wait for us
-        __import__(name)
+        import_module(name)  # does not wait for the package that a module is in
     yield sys.modules[name]
     frame = sys._getframe().f_back
     while frame is not None:
@@ -202,7 +204,7 @@ class _Unpickler(pickle.Unpickler):
         self.names: list[str] = []
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == _home.__name__:
+        if (module, name) == (_home.__name__, "_named"):
             return self.find_class  # in place of `_named`, which it calls
         self.names.append(f"{module}.{name}")
         return _named(module, name)
@@ -210,13 +212,13 @@ class _Unpickler(pickle.Unpickler):
 
 def _pickled(key: str, value: Any) -> bytes:
     """TypeError, which names the key and says what to do, for what cannot travel (P8)."""
-    with suppress(Exception):
+    with suppress(BaseException):  # Polars panics with such
         return pickle.dumps(value, 5)
     try:
         file = io.BytesIO()
         _Pickler(file, 5).dump(value)
         return file.getvalue()
-    except Exception as error:
+    except BaseException as error:
         ways = (
             f'keep it in this process with connect(..., local={{"{key}"}}), '
             "or make it of classes that stand in a module of their own"
@@ -241,12 +243,19 @@ class _Flags(NamedTuple):
         return self if before is None else _Flags(*map(max, self, before))
 
 
+@lru_cache
+def _flags(text: bytes) -> _Flags:
+    with suppress(TypeError, ValueError):  # else somebody else wrote there
+        return _Flags(*map(int, text.split()))
+    return _Flags()
+
+
 # --- What an engine is asked and answers ---
 # An engine is a class with five operations, each of which takes effect as a whole or not at all.
 # For another store (PostgreSQL, say) write one more, and have `connect` choose it. Its objects are
 # made with where, name and process (an id); it has `process`, `needs_secret`, `largest` (bytes of a
 # value), and a static `place(where)` that is the same for all ways to write a place.
-# - since(position, number=0) -> News: what has changed; all there is, if the position is not known.
+# - since(position, number=0) -> News: what has changed; of the position b"", all that there is.
 #   With a number, requests of this process with a smaller one are "old" from now on.
 # - acquire(position, names, token, lease, held, number) -> Answer: all locks or none, for so many
 #   seconds, if all that are `held` are still the token's. Who has waited for longer than UNFAIR
@@ -258,9 +267,9 @@ class _Flags(NamedTuple):
 #   the token's. Bytes that are there already are no change. Its news are from before its changes.
 # - renew(names, token, lease): for those locks that are still the token's.
 # - wait(position, seconds): until there is news, or somebody has freed a lock that others wait for.
-# - interrupt(): from another thread, ends a request that takes too long. close().
-# `acquire` and `commit` leave out values and flags of news that are all. A position must not be
-# taken for known in a store that went back in time and then went on: no two changes have the same.
+# - interrupt(): from another thread, ends a request that takes too long.
+# Of a position that is not known, news are all, and have no values. It must not be taken for known
+# in a store that went back in time and then went on: no two changes have the same.
 # Names are any str. OSError means that nobody knows whether a request took effect: it is asked
 # again, with its number. `since`, `acquire` and `commit` are asked one after the other; `wait` and
 # `renew` beside them, each from a thread of its own. `test_engines.py` tells whether it is right.
@@ -277,7 +286,7 @@ class Change(NamedTuple):
     """What a commit is to do with a key."""
 
     kind: str  # "set"; "guarded": if nobody has changed it since the position; "force": only tell
-    data: bytes | None  # None removes it
+    data: bytes | None  # None removes it; it is never empty
     flags: bytes
 
 
@@ -328,13 +337,15 @@ class _Store(_home._Alone):  # type: ignore[misc]
         self.position = b""
         self.committed: dict[str, bytes] = {}
         self.shown: dict[str, bytes] = {}  # what each shown object was read from or written as
-        self.own: set[str] = set()  # keys whose shown object was written here, not read
+        self.own: dict[str, bytes | None] = {}  # what was last written here
         # Keys that may not show what they should, and what readers are to know when they do.
         self.pending: dict[str, _Flags] = {}
         self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
-        # What was left to another transaction here: offered again, as that may have looked before.
-        self.left: dict[Any, tuple[Any, bool]] = {}
-        self.replaced: list[Any] = []  # let go of after the release: a `__del__` may take locks
+        # Changes in place that were left to another transaction here, which may have looked before:
+        # entry, value, change, whether it is told. They are offered again.
+        self.left: list[tuple[Any, Any, Any, bool]] = []
+        # What a turn is to let go of after its release: a `__del__` may take locks.
+        self.replaced: list[Any] | None = None
         self.until = 0.0  # when the call that has the turn asks no more
         # By transaction, and gone with it when its thread dies.
         self.holds: weakref.WeakKeyDictionary[Any, _Hold] = weakref.WeakKeyDictionary()
@@ -351,7 +362,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
         while not self.mutex.acquire(timeout=0.1):
             if needs_store and (self.away is not None or time.monotonic() > until):
                 raise self.unreachable()
-        replaced: list[Any] = []
+        replaced = self.replaced
+        is_outermost = replaced is None
+        if is_outermost:
+            replaced = self.replaced = []
         try:
             if needs_store and self.away is not None:
                 raise self.unreachable()
@@ -361,8 +375,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
             finally:
                 self.show()
         finally:
-            replaced, self.replaced = self.replaced, replaced
+            if is_outermost:
+                self.replaced = None
             self.mutex.release()
+            del replaced
 
     def unreachable(self) -> ConnectionError:
         reason = self.away or f"busy for {DEADLINE} s"
@@ -389,9 +405,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def load(self) -> None:
         """Show what the store has, and nothing else."""
         with self.turn():
-            for key in _home._present.keys() - self.local:  # inherited in a fork
-                self.shown[key] = b""
-                self.pending[key] = _Flags()
+            inherited = _home._present.keys() - self.local  # in a fork
+            self.put_back(inherited, _home._change_here()[0])
             self.take(News(b"", True, [], {}))
 
     def hear(self) -> None:
@@ -402,14 +417,12 @@ class _Store(_home._Alone):  # type: ignore[misc]
             number = next(self.numbers)
             self.until = time.monotonic() + DEADLINE
             self.ask(self.engine.since, self.position, number)
-        with self.turn(needs_store=False):
+        with self.turn(needs_store=number == 0):  # else it has gone away while we waited for it
             news = self.ask(self.engine.since, self.position, number)
             self.away = None
             self.take(news)
-        for entry in list(self.left):
-            left = self.left.pop(entry, None)
-            if left is not None:
-                self.offer(entry, entry.value, *left)
+        for _ in range(len(self.left)):
+            self.offer(*self.left.pop(0))
 
     def listen(self) -> None:
         """Hear of other processes' changes: the bell only says that there is news."""
@@ -418,9 +431,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
             before = self.position
             try:
                 self.engine.wait(before, BELL)
-                if self.away is None:
-                    with self.mutex:
-                        pass  # a commit of ours that is under way brings the news, too
+                with self.mutex:
+                    pass  # a commit of ours that is under way brings the news, too
                 if self.position == before:
                     self.hear()
                 else:  # a commit of ours has brought what there was
@@ -468,12 +480,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
             self.until = _NEVER
             news = self.ask(self.engine.since, b"", patience=_NEVER)
             values = {**dict.fromkeys(self.committed), **news.values}
-        for key, text in news.flags or [(key, b"1") for key in values]:
+        for key, text in news.flags or [(key, b"") for key in values]:
             if key not in self.local:
-                flags = _Flags()
-                with suppress(TypeError, ValueError):  # else somebody else wrote there
-                    flags = _Flags(*map(int, text.split()))
-                self.pending[key] = flags.after(self.pending.get(key))
+                self.pending[key] = _flags(text).after(self.pending.get(key))
         for key, data in values.items():
             self.note(key, data)
         self.position = news.position
@@ -517,6 +526,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 said = time.monotonic()
                 message = "server_state reads the store: %d values, and %d are left."
                 _logger.warning(message, number, len(self.pending))
+            if key not in self.pending:
+                continue  # a value that was read has set a key
             entry = _home._entry(key)
             mine = self.kept(key, fresh)
             if mine is None:
@@ -524,21 +535,17 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 if not self.is_shown(key):
                     was_refused = key in self.refused
                     new[entry] = self.opened(key)
-                    self.own.discard(key)
                     self.mark_shown(key)
                     if key in self.refused and not was_refused:  # a run may be able to read it
                         flags[entry] = flags[entry]._replace(is_forced=1)
             elif mine and self.shown.get(key) == b"" and id(entry.value) not in map(id, mine):
                 new[entry] = mine[-1]  # and another's was dropped
-        if not flags and not new:
+        if not new and not any(flag.is_forced for flag in flags.values()):
             return
         for transaction, hold in self.open():
             for entry in new.keys() & transaction.handed:
                 if entry.key not in hold.mine:
                     hold.replaced.append((entry.key, entry.value, entry.fingerprint))
-        for entry in new.keys() & self.left.keys():
-            self.left.pop(entry, None)
-            _warn_of_drop(entry.key, _conflict(entry.key))
         items = [(entry, value, _home._fingerprint(value)) for entry, value in new.items()]
         of_all = _Flags(*map(max, zip(_Flags(0), *flags.values(), strict=True)))
         flags[_home._key_set] = of_all._replace(is_forced=0)
@@ -553,19 +560,18 @@ class _Store(_home._Alone):  # type: ignore[misc]
         self.shown.pop(key, None)
         if key in self.committed:
             self.shown[key] = self.committed[key]
+        else:
+            self.own.pop(key, None)
 
     def mark_written(self, hold: _Hold) -> None:
         """Note of which keys the shown object is what was just committed."""
         for key, mine in hold.mine.items():
-            self.pending.setdefault(key, _Flags())
+            self.pending.setdefault(key, _Flags())  # who has its lock may show the store's
             self.shown[key] = b""  # others may have changed it since, or removed it again
             if mine.data == self.committed.get(key) and mine.value is _home._entry(key).value:
+                self.own[key] = mine.data
                 self.mark_shown(key)
-                self.own.discard(key)
-                if key in self.shown:
-                    self.own.add(key)
                 self.refused.pop(key, None)
-                del self.pending[key]
 
     def opened(self, key: str) -> Any:
         """Give the committed value; _MISSING if there is none, or it is refused (P7)."""
@@ -598,10 +604,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
         with self.turn(needs_store=False):
             self.shown[key] = b""
             self.pending.setdefault(key, _Flags())
-        if key not in self.refused:
+        reason = self.refused.get(key)
+        if reason is None:
             return _home._entry(key).value
         hint = "if a class has changed, let its __setstate__ take the old state; or assign it anew"
-        raise ValueError(f'server_state["{key}"]: {self.refused[key]}. What to do: {hint}.')
+        raise ValueError(f'server_state["{key}"]: {reason}. What to do: {hint}.')
 
     def put_back(self, keys: Iterable[str], change: Any) -> None:
         """Have keys show again what the store has, in place of what a change has left there."""
@@ -625,6 +632,12 @@ class _Store(_home._Alone):  # type: ignore[misc]
             with _home._master:
                 self.holds[transaction] = hold
         return hold
+
+    def here(self) -> tuple[bool, _Hold]:
+        """Say whether this thread is in a transaction, and give what that holds, or a new one."""
+        transaction = _home._local.transaction
+        is_open = transaction.depth > 0
+        return is_open, self.hold(transaction) if is_open else _Hold()
 
     def drop(self, transaction: Any) -> None:
         """Forget what a transaction holds: it has ended."""
@@ -703,9 +716,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         shared = {key: value for key, value in new.items() if key not in self.local}
         if not shared:
             return _home._assign(new, only_new)
-        transaction = _home._local.transaction
-        is_open = transaction.depth > 0
-        hold = self.hold(transaction) if is_open else _Hold()
+        is_open, hold = self.here()
         flags = _Flags(_home._quiet.get() is None, 0, _home._change_here()[0].depth)
         is_removal = [value is _MISSING for value in new.values()] == [True]
         is_decided = only_new or is_removal  # by what the key has
@@ -747,9 +758,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """
         if key in hold.mine:
             return hold.mine[key].value
-        self.found(key)
         self.show()
-        return _home._entry(key).value if self.is_shown(key) else self.opened(key)
+        value = _home._entry(key).value if self.is_shown(key) else self.opened(key)
+        return self.found(key) if value is _MISSING else value
 
     def keep(self, hold: _Hold, key: str, mine: _Mine) -> None:
         """Note what a transaction is to commit."""
@@ -778,8 +789,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
         self.take(answer.news)
         if answer.status == "ok":
             self.position = answer.position
+            told = {key for key, text in answer.news.flags if _flags(text).is_told}
             for key, mine in hold.mine.items():
                 self.note(key, mine.data, hold)
+                if key in told and not mine.flags.is_told:  # ours takes its place, and is quiet
+                    self.pending[key] = self.pending[key]._replace(is_forced=1)
         elif answer.status != "done":  # else the news have it
             raise _lost(answer.status, answer.detail)
 
@@ -835,11 +849,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if not self.is_changed(entry, data):
                 continue
             if self.is_left_to_others(entry, hold):
-                self.left[entry] = how._replace(in_place=in_place), is_told
+                self.left.append((entry, value, how._replace(in_place=in_place), is_told))
                 transaction.handed.discard(entry)  # and they must not leave it to us
             else:
                 hold.error = hold.error or refusal
-                hold.mine[key] = _Mine(value, flags, key not in hold.names, data)
+                self.keep(hold, key, _Mine(value, flags, key not in hold.names, data))
 
     def is_left_to_others(self, entry: Any, mine: _Hold) -> bool:
         """Whether another transaction here may be changing a value: the end of the last commits it.
@@ -857,7 +871,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """Whether a shown object is not any more what it was read from, or written as."""
         if data == self.shown.get(entry.key):
             return False
-        if entry.key in self.own:
+        if self.own.get(entry.key) == self.shown.get(entry.key):
             return True
         # Another process may have written the same in other bytes.
         return bool(_home._fingerprint(entry.value).content != entry.fingerprint.content)
@@ -867,7 +881,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if hold.error is not None and hold.mine:
             raise _bare(hold.error)
         for key, value, fingerprint in hold.replaced:
-            if _home._fingerprint(value).content != fingerprint.content:
+            is_changed = _home._fingerprint(value).content != fingerprint.content
+            if is_changed and self.sealed(key, value) != self.own.get(key):  # else it was committed
                 raise _conflict(key)
         for key, mine in hold.mine.items():
             if mine.data is not None and mine.is_guarded and not self.is_shown(key):
@@ -876,29 +891,31 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def offer(self, entry: Any, value: Any, change: Any, is_told: bool) -> bool:
         """Commit a change in place that no lock guarded; False if it was dropped (P4)."""
         key = entry.key
-        transaction = _home._local.transaction
         if key in self.local:
             return True
-        is_open = transaction.depth > 0
-        hold = self.hold(transaction) if is_open else _Hold()
+        is_open, hold = self.here()
         flags = _Flags(is_told, 0, change.depth, change.in_place)
         with self.turn(needs_store=False):
             try:
                 data = self.sealed(key, value)
-                if data == self.shown.get(key):
+                is_there = entry.value is value
+                if data == (self.shown if is_there else self.own).get(key):
                     return True  # a release was faster
+                if not is_there:
+                    raise _conflict(key)
                 if self.is_left_to_others(entry, hold):
-                    self.own.add(key)  # its fingerprint says no more that it has changed
-                    self.left[entry] = change, is_told
+                    self.own[key] = self.shown.get(key)  # its fingerprint is not of that any more
+                    self.left.append((entry, value, change, is_told))
                     return True
                 self.keep(hold, key, _Mine(value, flags, key not in hold.names))
                 if is_open:  # its end commits it
                     return True
-                if entry.value is not value or not self.is_shown(key):
+                if not self.is_shown(key):
                     raise _conflict(key)
-                with self.turn():
-                    self.send(hold)
-                    self.mark_written(hold)
+                if self.away is not None:
+                    raise self.unreachable()
+                self.send(hold)
+                self.mark_written(hold)
                 return True
             except (ConnectionError, LockLostError, TypeError, ValueError) as error:
                 self.put_back([key], change)  # with its place in a chain: a run may try again
@@ -907,9 +924,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
     def force(self, entry: Any) -> None:
         """Have readers in all processes rerun; under a lock, its release does it."""
-        transaction = _home._local.transaction
-        is_open = transaction.depth > 0
-        hold = self.hold(transaction) if is_open else _Hold()
+        is_open, hold = self.here()
         if entry.key not in self.local:
             hold.forced.add(entry.key)
         if hold.forced and not is_open:
@@ -1137,7 +1152,7 @@ class SQLite:
                     if before:  # until now its inodes were not to be given to others
                         before.close()
                     self._files = self._find_files()
-                    self._heard = None  # what the bell said last
+                    self._heard: Any = None  # what the bell said when we last asked
                     self._is_good = True
                 self._size = size
                 yield
@@ -1173,9 +1188,10 @@ class SQLite:
     def since(self, position: bytes, number: int = 0) -> News:
         with self._request("BEGIN IMMEDIATE" if number else "BEGIN"):
             news, seen = self._news(position)
+            self._heard = self._run("PRAGMA data_version")
             if number > seen:
                 self._run(_NOTE, number=number)
-            if news.is_all:
+            if not position:
                 rows = self._run("SELECT key, data FROM state WHERE app = :app")
                 news.values.update((_key(name), data) for name, data in rows)
             return news
@@ -1243,12 +1259,10 @@ class SQLite:
             with self._mutex:
                 if not self._is_good:
                     return  # the next request opens it
-                heard = self._connection.execute("PRAGMA data_version").fetchone()
-            is_quiet = heard == self._heard
+                is_quiet = self._run("PRAGMA data_version") == self._heard
             if not is_quiet or time.monotonic() > until:
                 break
             time.sleep(_TICK)
-        self._heard = heard
         if is_quiet and os.path.getsize(f"{self._path}-wal") > 2**20:
             with self._file():
                 self._connection.executescript(_SHORTEN)
@@ -1256,9 +1270,6 @@ class SQLite:
     def interrupt(self) -> None:
         with suppress(AttributeError, sqlite3.Error):  # there is none, or one that is closed
             self._connection.interrupt()
-
-    def close(self) -> None:
-        self._connection.close()
 
     # What a request is made of.
     def _news(self, position: bytes) -> tuple[News, int]:
@@ -1442,7 +1453,7 @@ if #ARGV > 4 and not_ours(#KEYS) then
   return answer('lost', not_ours(#KEYS))
 end
 for i = 5, #ARGV, 4 do
-  if ARGV[i + 1]:sub(1, 7) == 'guarded' and (changed[ARGV[i]] or news[2] == 1) then
+  if ARGV[i + 1] == 'guarded' and (changed[ARGV[i]] or news[2] == 1) then
     return answer('conflict', ARGV[i])
   end
 end
@@ -1462,7 +1473,7 @@ for i = 5, #ARGV, 4 do
   local before = redis.call('HGET', values, name)
   if kind == 'force' then
     mark = '!'
-  elseif kind:sub(-7) == 'removal' then
+  elseif value == '' then  -- it is to be removed
     mark = redis.call('HDEL', values, name) == 1 and '=' or ''
   elseif before == value then
     mark = ''
@@ -1533,7 +1544,7 @@ class Redis:
     def since(self, position: bytes, number: int = 0) -> News:
         self._rung, answer = self._run(_SYNC, (), position, number)
         news = _news(answer)
-        if news.is_all:  # they may be newer than the position: then that is told once more
+        if not position:  # they may be newer than the position: then that is told once more
             values = self._call(self._client.hgetall, self._keys[0])
             news.values.update((_key(name), data) for name, data in values.items())
         return news
@@ -1549,8 +1560,7 @@ class Redis:
     ) -> Answer:
         asked: list[Any] = [position, number, token, LOG_LENGTH]
         for key, (kind, data, flags) in changes.items():
-            removal = " removal" if data is None and kind != "force" else ""
-            asked += [_name(key), kind + removal, data or b"", flags]
+            asked += [_name(key), kind, data or b"", flags]
         return self._answer(self._run(_COMMIT, locks, *asked))
 
     def renew(self, names: Any, token: str, lease: float) -> None:
@@ -1565,10 +1575,6 @@ class Redis:
 
     def interrupt(self) -> None:
         self._client.connection_pool.disconnect()
-
-    def close(self) -> None:
-        self._client.close()
-        self._waiting_client.close()
 
     def _run(self, script: str, locks: Any, *asked: Any) -> Any:
         keys = [*self._keys, *map(self._lock, locks)]
