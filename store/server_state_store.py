@@ -341,9 +341,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
         # Keys that may not show what they should, and what readers are to know when they do.
         self.pending: dict[str, _Flags] = {}
         self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
-        # Changes in place that were left to another transaction here, which may have looked before:
-        # entry, value, change, whether it is told. They are offered again.
-        self.left: list[tuple[Any, Any, Any, bool]] = []
+        # Changes in place that were left to another transaction here, by the value's id: entry, value,
+        # change, whether it is told. If that one had looked before, they are offered again.
+        self.left: dict[int, tuple[Any, Any, Any, bool]] = {}
         # What a turn is to let go of after its release: a `__del__` may take locks.
         self.replaced: list[Any] | None = None
         self.until = 0.0  # when the call that has the turn asks no more
@@ -421,8 +421,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
             news = self.ask(self.engine.since, self.position, number)
             self.away = None
             self.take(news)
-        for _ in range(len(self.left)):
-            self.offer(*self.left.pop(0))
+        for place in list(self.left):
+            left = self.left.pop(place, None)
+            if left is not None:
+                self.offer(*left)
 
     def listen(self) -> None:
         """Hear of other processes' changes: the bell only says that there is news."""
@@ -839,6 +841,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             key, value = entry.key, entry.value
             if key in hold.mine or key in self.local or value is _MISSING:
                 continue
+            self.left.pop(id(value), None)  # what was left until now comes with this one
             data: bytes | None = b""
             refusal: Exception | None = None
             try:
@@ -849,7 +852,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if not self.is_changed(entry, data):
                 continue
             if self.is_left_to_others(entry, hold):
-                self.left.append((entry, value, how._replace(in_place=in_place), is_told))
+                self.left[id(value)] = entry, value, how._replace(in_place=in_place), is_told
                 transaction.handed.discard(entry)  # and they must not leave it to us
             else:
                 hold.error = hold.error or refusal
@@ -896,16 +899,16 @@ class _Store(_home._Alone):  # type: ignore[misc]
         is_open, hold = self.here()
         flags = _Flags(is_told, 0, change.depth, change.in_place)
         with self.turn(needs_store=False):
+            is_there = entry.value is value
             try:
                 data = self.sealed(key, value)
-                is_there = entry.value is value
                 if data == (self.shown if is_there else self.own).get(key):
                     return True  # a release was faster
                 if not is_there:
                     raise _conflict(key)
                 if self.is_left_to_others(entry, hold):
                     self.own[key] = self.shown.get(key)  # its fingerprint is not of that any more
-                    self.left.append((entry, value, change, is_told))
+                    self.left[id(value)] = entry, value, change, is_told
                     return True
                 self.keep(hold, key, _Mine(value, flags, key not in hold.names))
                 if is_open:  # its end commits it
@@ -918,8 +921,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 self.mark_written(hold)
                 return True
             except (ConnectionError, LockLostError, TypeError, ValueError) as error:
-                self.put_back([key], change)  # with its place in a chain: a run may try again
-                _warn_of_drop(key, error)
+                if is_there:
+                    self.put_back([key], change)  # with its place in a chain: a run may try again
+                message = 'A change in place of server_state["%s"] was dropped: %s'
+                _logger.warning(message, key, error)
                 return False
 
     def force(self, entry: Any) -> None:
@@ -930,10 +935,6 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if hold.forced and not is_open:
             with self.turn():
                 self.send(hold)
-
-
-def _warn_of_drop(key: str, error: Exception) -> None:
-    _logger.warning('A change in place of server_state["%s"] was dropped: %s', key, error)
 
 
 def _bare(error: Exception) -> Exception:

@@ -288,6 +288,18 @@ class Locks(Case):
                 self.assertEqual(state[args[-1]], 600)
         self.assert_free(processes[0], "n", "outer", "m")
 
+    def test_P4_what_was_committed_is_never_said_to_be_dropped(self) -> None:
+        one, two = self.processes(2)
+        for lock in ("d", "guard"):
+            with self.subTest(lock):
+                one.do("put", "d", {"n": 0})
+                threads = [(process, f"t{number}") for process in (one, two) for number in range(3)]
+                for work in [process.begin("add_in_place", lock, 80, thread=thread) for process, thread in threads]:
+                    work.result(DEADLINE)
+                self.assertEqual(self.wait_until_equal([one, two]), {"d": {"n": 480}})
+                for process in (one, two):
+                    self.assertNotIn("dropped", process.log())
+
     def test_P2_threads_of_several_processes(self) -> None:
         processes = self.processes(3)
         work = [p.begin("increment", "n", 40, thread=f"t{number}") for p in processes for number in range(4)]

@@ -91,6 +91,14 @@ def append_locked(key: str, value: Any) -> None:
         server_state[key].append(value)
 
 
+def add_in_place(lock: str, times: int) -> None:
+    for _ in range(times):
+        with server_state_lock[lock]:
+            server_state["d"]["n"] += 1
+            time.sleep(0.002)  # what an app does there
+        time.sleep(0.002)
+
+
 def append_quietly(key: str, value: Any) -> None:
     with no_rerun:
         server_state[key].append(value)
