@@ -540,7 +540,7 @@ class SQLite(Suite, unittest.TestCase):
         others: list[server_state_store.SQLite] = []
 
         class Late(server_state_store.SQLite):
-            def _find_files(self) -> list[int]:
+            def _find_files(self) -> tuple[list[int], int]:
                 files = super()._find_files()
                 if not others:
                     others.append(server_state_store.SQLite(path, "app", "other"))
