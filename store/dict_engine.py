@@ -148,8 +148,9 @@ class DictEngine:
             store.numbers[self.process] = number
             flags, changed = [], set()
             for key, change in changes.items():
-                if change.kind != "force":
-                    if store.values.get(key) == change.data:
+                is_forced = change.kind == "force"
+                if not is_forced or change.data is not None:
+                    if store.values.get(key) == change.data and not is_forced:
                         continue
                     changed.add(key)
                     if change.data is None:

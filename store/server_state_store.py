@@ -102,7 +102,7 @@ def connect(
             raise RuntimeError(f"connect() was called before, with other arguments: {hint}.")
         if _home._present and _home._store_of_parent is None:
             keys = ", ".join(list(_home._present)[:5])
-            hint = "move connect() above the first use of server_state, and restart the server"
+            hint = "call it above the first use, in each page of pages/, and restart the server"
             raise RuntimeError(f"server_state has keys already ({keys}): {hint}.")
         try:
             store = _Store(engine(where, name, secrets.token_hex(8)), settings)
@@ -114,7 +114,7 @@ def connect(
             _home._store = alone
             if not isinstance(error, OSError):
                 raise
-            hint = "is it running, and is the address right?"
+            hint = "is it running, and are the address and the password right?"
             message = f"connect() cannot reach the store ({error}): {hint}"
             raise ConnectionError(message) from error
 
@@ -285,8 +285,8 @@ class News(NamedTuple):
 class Change(NamedTuple):
     """What a commit is to do with a key."""
 
-    kind: str  # "set"; "guarded": if nobody has changed it since the position; "force": only tell
-    data: bytes | None  # None removes it; it is never empty
+    kind: str  # "set"; "guarded": if nobody has changed it since the position; "force": tell it too
+    data: bytes | None  # None removes it, but is nothing to do of "force"; it is never empty
     flags: bytes
 
 
@@ -318,8 +318,10 @@ class _Hold:
         self.mine: dict[str, _Mine] = {}
         self.forced: set[str] = set()
         self.error: Exception | None = None  # why nothing of it can be committed any more
-        # What it had in hand when another process's value took its place.
+        # What it had in hand when another process's value took its place: key, value, and what that
+        # was, by its bytes or by its fingerprint. (Which may be of what it was changed to.)
         self.replaced: list[tuple[str, Any, Any]] = []
+        self.left: set[Any] = set()  # entries whose changes in place are left to others
 
 
 class _Store(_home._Alone):  # type: ignore[misc]
@@ -342,8 +344,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         self.pending: dict[str, _Flags] = {}
         self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
         # Changes in place that were left to another transaction here: entry, value, change, whether
-        # it is told; by the value's id. If that one had looked before, they are offered again.
-        self.left: dict[int, tuple[Any, Any, Any, bool]] = {}
+        # it is told; by key and the value's id. They are offered again: it may have looked before.
+        self.left: dict[tuple[str, int], tuple[Any, Any, Any, bool]] = {}
         # What a turn is to let go of after its release: a `__del__` may take locks.
         self.replaced: list[Any] | None = None
         self.until = 0.0  # when the call that has the turn asks no more
@@ -422,8 +424,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             self.away = None
             self.take(news)
         for place in list(self.left):
-            left = self.left.pop(place, None)
-            if left is not None:
+            if (left := self.left.pop(place, None)) is not None:
                 self.offer(*left)
 
     def listen(self) -> None:
@@ -442,7 +443,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             except Exception as error:
                 if time.monotonic() > said + 60:
                     said = time.monotonic()
-                    _logger.warning("%s", error)
+                    _logger.warning("server_state asks its store again: %s", error)
                 time.sleep(RETRY)
             self.ring()
 
@@ -521,7 +522,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
     def show(self, fresh: Collection[str] = ()) -> None:
         """Have all keys show what the store has, but for those that a transaction here has."""
-        flags, new = {}, {}
+        flags, new, was = {}, {}, {}
         said = time.monotonic()
         for number, key in enumerate(list(self.pending)):
             if time.monotonic() > said + 1:
@@ -535,6 +536,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if mine is None:
                 flags[entry] = self.pending.pop(key)
                 if not self.is_shown(key):
+                    was[entry] = self.shown.get(key)
                     was_refused = key in self.refused
                     new[entry] = self.opened(key)
                     self.mark_shown(key)
@@ -547,7 +549,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
         for transaction, hold in self.open():
             for entry in new.keys() & transaction.handed:
                 if entry.key not in hold.mine:
-                    hold.replaced.append((entry.key, entry.value, entry.fingerprint))
+                    data = was.get(entry)
+                    is_own = data is not None and data == self.own.get(entry.key)
+                    before = data if is_own else entry.fingerprint.content
+                    hold.replaced.append((entry.key, entry.value, before))
         items = [(entry, value, _home._fingerprint(value)) for entry, value in new.items()]
         of_all = _Flags(*map(max, zip(_Flags(0), *flags.values(), strict=True)))
         flags[_home._key_set] = of_all._replace(is_forced=0)
@@ -583,7 +588,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             return _MISSING
         pickled = data[_SEAL:]
         if not hmac.compare_digest(_signature(self.settings, key, pickled), data[:_SEAL]):
-            self.refused[key] = "it is not signed with this application's secret for this key"
+            self.refused[key] = "it is not signed with this process's secret for this key"
         else:
             reader = _Unpickler(pickled)
             try:
@@ -609,7 +614,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
         reason = self.refused.get(key)
         if reason is None:
             return _home._entry(key).value
-        hint = "if a class has changed, let its __setstate__ take the old state; or assign it anew"
+        hint = (
+            "give all processes the same secret; let the __setstate__ of a class that has changed "
+            "take the old state; or assign it anew"
+        )
         raise ValueError(f'server_state["{key}"]: {reason}. What to do: {hint}.')
 
     def put_back(self, keys: Iterable[str], change: Any) -> None:
@@ -744,6 +752,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     self.send(hold)
                     break
                 hold = _Hold()  # others were faster, and we know now what they did
+            how = _home._change_here()[0]
+            for key, value in shared.items():
+                entry = _home._entry(key)
+                if entry.value is value and not is_open:  # it may have been changed meanwhile
+                    self.left[key, id(value)] = entry, value, how, bool(flags.is_told)
             given = _home._assign(new)
             if not is_open:
                 self.mark_written(hold)
@@ -780,10 +793,12 @@ class _Store(_home._Alone):  # type: ignore[misc]
             kind = "guarded" if mine.is_guarded else "set"
             data = mine.data or self.sealed(key, mine.value)
             hold.mine[key] = mine._replace(data=data)
-            if key not in changes:
-                changes[key] = Change(kind, data, mine.flags.text())
-            elif data != self.committed.get(key):  # else nobody would be told of it
-                changes[key] = Change(kind, data, mine.flags.after(forced).text())
+            flags = mine.flags
+            if key in hold.forced:
+                flags = flags.after(forced)
+                if data and data == self.committed.get(key):  # else nobody would be told of it
+                    kind = "force"
+            changes[key] = Change(kind, data, flags.text())
         if not changes and not hold.names:
             return
         asked = (self.position, hold.token, sorted(hold.names), changes, next(self.numbers))
@@ -841,7 +856,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
             key, value = entry.key, entry.value
             if key in hold.mine or key in self.local or value is _MISSING:
                 continue
-            self.left.pop(id(value), None)  # what was left until now comes with this one
+            told = flags
+            if (left := self.left.pop((key, id(value)), None)) is not None:
+                _, _, change, is_told_too = left  # it comes with this one
+                told = flags.after(_Flags(is_told_too, 0, *change[2:]))
             data: bytes | None = b""
             refusal: Exception | None = None
             try:
@@ -852,11 +870,12 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if not self.is_changed(entry, data):
                 continue
             if self.is_left_to_others(entry, hold):
-                self.left[id(value)] = entry, value, how._replace(in_place=in_place), is_told
-                transaction.handed.discard(entry)  # and they must not leave it to us
+                change = how._replace(in_place=told.in_place)
+                self.left[key, id(value)] = entry, value, change, bool(told.is_told)
+                hold.left.add(entry)  # and they must not leave it to us
             else:
                 hold.error = hold.error or refusal
-                self.keep(hold, key, _Mine(value, flags, key not in hold.names, data))
+                self.keep(hold, key, _Mine(value, told, key not in hold.names, data))
 
     def is_left_to_others(self, entry: Any, mine: _Hold) -> bool:
         """Whether another transaction here may be changing a value: the end of the last commits it.
@@ -865,7 +884,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """
         key = entry.key
         for transaction, hold in self.open():
-            is_in_hand = key not in mine.names and (entry in transaction.handed or key in hold.mine)
+            is_in_hand = entry in transaction.handed and entry not in hold.left
+            is_in_hand = key not in mine.names and (is_in_hand or key in hold.mine)
             if hold is not mine and (is_in_hand or key in hold.names):
                 return True
         return False
@@ -883,9 +903,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """LockLostError if others have changed what this transaction changed without its lock."""
         if hold.error is not None and hold.mine:
             raise _bare(hold.error)
-        for key, value, fingerprint in hold.replaced:
-            is_changed = _home._fingerprint(value).content != fingerprint.content
-            if is_changed and self.sealed(key, value) != self.own.get(key):  # else it was committed
+        for key, value, before in hold.replaced:
+            if before not in (self.sealed(key, value), _home._fingerprint(value).content):
                 raise _conflict(key)
         for key, mine in hold.mine.items():
             if mine.data is not None and mine.is_guarded and not self.is_shown(key):
@@ -908,7 +927,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     raise _conflict(key)
                 if self.is_left_to_others(entry, hold):
                     self.own[key] = self.shown.get(key)  # its fingerprint is not of that any more
-                    self.left[id(value)] = entry, value, change, is_told
+                    self.left[key, id(value)] = entry, value, change, is_told
                     return True
                 self.keep(hold, key, _Mine(value, flags, key not in hold.names))
                 if is_open:  # its end commits it
@@ -1011,7 +1030,7 @@ SELECT changed.key, data FROM (
 _TELL = """
 INSERT INTO log SELECT :app, entry, CAST(entry || :mark AS BLOB), :key, :is_change, :flags
 FROM (SELECT coalesce(max(number), 0) + 1 AS entry FROM log WHERE app = :app)
-WHERE NOT :is_change OR (SELECT data FROM state WHERE app = :app AND key = :key) IS NOT :data
+WHERE :is_forced OR (SELECT data FROM state WHERE app = :app AND key = :key) IS NOT :data
 """
 _SET = """
 INSERT INTO state VALUES (:app, :key, :data)
@@ -1238,9 +1257,12 @@ class SQLite:
             for name in locks:
                 self._run(_FREE, name=name, token=token)
             for key, (kind, data, flags) in changes.items():
-                values = {"key": key, "is_change": kind != "force", "data": data, "flags": flags}
-                self._run(_TELL, mark=f" {self.process} {number}", **values)
-                if kind != "force":
+                is_forced = kind == "force"
+                is_change = not is_forced or data is not None
+                values = {"key": key, "is_change": is_change, "data": data, "flags": flags}
+                mark = f" {self.process} {number}"
+                self._run(_TELL, mark=mark, is_forced=is_forced, **values)
+                if is_change:
                     self._run(_REMOVE if data is None else _SET, **values)
             if number % 61 == 0:  # now and then
                 self._run(_TRIM)
@@ -1266,7 +1288,9 @@ class SQLite:
             time.sleep(_TICK)
         if is_quiet and os.path.getsize(f"{self._path}-wal") > 2**20:
             with self._file():
+                self._is_good = False  # if it is interrupted
                 self._connection.executescript(_SHORTEN)
+                self._is_good = True
 
     def interrupt(self) -> None:
         with suppress(AttributeError, sqlite3.Error):  # there is none, or one that is closed
@@ -1472,12 +1496,10 @@ local last = news[1]
 for i = 5, #ARGV, 4 do
   local name, kind, value, mark = ARGV[i], ARGV[i + 1], ARGV[i + 2], '='
   local before = redis.call('HGET', values, name)
-  if kind == 'force' then
-    mark = '!'
-  elseif value == '' then  -- it is to be removed
+  if value == '' and kind ~= 'force' then  -- it is to be removed
     mark = redis.call('HDEL', values, name) == 1 and '=' or ''
-  elseif before == value then
-    mark = ''
+  elseif value == '' or before == value then
+    mark = kind == 'force' and '!' or ''
   else
     redis.call('HSET', values, name, value)
   end

@@ -1367,7 +1367,7 @@ class Directed(unittest.TestCase):
         entry = one.home._entry("log")
         value = one.state["log"]
         value.append("b")
-        one.store.left[id(value)] = entry, value, one.home._Change("changed in place"), True
+        one.store.left["log", id(value)] = entry, value, one.home._Change("changed in place"), True
         self.put(two, log=["new"])
         self.world.go_on(1000, lambda: one.home._entry("log").value == ["new"], 5)
         self.assertEqual(len(one.warnings), 1)
