@@ -195,6 +195,17 @@ class Suite(Base):
         guarded = self.commit(self.two, {"x": put(b"2", kind="guarded")}, position=position)
         self.assertEqual(guarded.status, "ok", "a forced key has not changed")
 
+    def test_forced_keys_that_are_set_too(self) -> None:
+        position = self.commit(self.one, {"x": put(b"1")}).position
+        for data in (b"1", b"2"):
+            with self.subTest("the same" if data == b"1" else "another"):
+                answer = self.commit(self.one, {"x": put(data, b"flags", "force")})
+                news = self.two.since(position)
+                self.assertEqual(news.flags, [("x", b"flags")])
+                self.assertEqual(news.values.get("x", data), data)
+                self.assertEqual(self.all(self.two), {"x": data})
+                position = answer.position
+
     def test_guarded_changes(self) -> None:
         position = self.commit(self.one, {"x": put(b"1"), "gone": put(b"1")}).position
         self.commit(self.one, {"x": put(b"2"), "gone": put(None)})

@@ -15,11 +15,14 @@ from pathlib import Path
 from real_parts import DEADLINE, HERE, ROOT, Process
 
 sys.path.insert(0, str(ROOT / "e2e"))
-import streamlit as st
-from playwright.sync_api import expect, sync_playwright
+try:
+    import streamlit as st
+    from playwright.sync_api import expect, sync_playwright
 
-import chromium
-from streamlit_client import RealServerCase, Server, wait_for
+    import chromium
+    from streamlit_client import RealServerCase, Server, wait_for
+except ImportError as error:
+    raise unittest.SkipTest(f"{error}; it is in e2e/requirements.txt") from error
 
 PATIENCE = 30_000  # milliseconds that anything may take
 STORE = {"server_state_store.py": (HERE / "server_state_store.py").read_text()}

@@ -1535,6 +1535,104 @@ class Directed(unittest.TestCase):
                 self.do(one, lambda: change(one, 3 + 2 * is_quiet_there))  # noqa: B023
                 self.assertEqual("changed" in told, not is_quiet_there)
 
+    def test_P1_an_assignment_beside_a_force_of_what_another_process_has_changed(self) -> None:
+        """It is what this process knows the store to have, but not what the store has."""
+        one, two = self.processes(2)
+        self.put(one, k="X")
+        self.settle()
+        one.store.hear = lambda: None  # it is busy
+        goes_on: list[int] = []
+
+        def change() -> None:
+            with one.locks["o"]:
+                one.state["k"] = "X"
+                one.home.force_rerun_bound_sessions("k")
+                self.world.pause(lambda: bool(goes_on))
+
+        self.begin(one, change)
+        self.settle(0.1)
+        self.put(two, k="Z")
+        goes_on.append(1)
+        self.settle()
+        self.assertEqual([process.state["k"] for process in (one, two)], ["X", "X"])
+
+    def test_P1_a_change_in_place_beside_an_assignment_of_the_same_object(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, d={})
+        self.settle()
+        wire = self.wire(one)
+        commit = wire.commit
+
+        def slowly(*request: Any) -> Any:
+            wire.commit = commit
+            one.state["d"]["b"] = 1  # what was pickled has it not, and what is assigned then has it
+            return commit(*request)
+
+        def assigns() -> None:
+            value = one.state["d"]
+            value["a"] = 1
+            one.state["d"] = value
+
+        wire.commit = slowly
+        self.do(one, assigns)
+        self.settle()
+        self.assertEqual(two.state["d"], {"a": 1, "b": 1})
+
+    def test_P3_what_was_looked_at_and_left_is_not_dropped_without_an_error(self) -> None:
+        """Its fingerprint is of what it was changed to; another process's value takes its place."""
+        one, two = self.processes(2)
+        self.put(one, d=[], y=0)
+        self.settle()
+        goes_on: list[int] = []
+
+        def changes() -> None:
+            with one.locks["t"]:
+                one.state["d"].append("ours")
+                one.state["y"] = 1
+                self.world.pause(lambda: bool(goes_on))
+
+        result = self.begin(one, changes)
+        self.settle(0.1)
+        entry = one.home._entry("d")
+        entry.fingerprint = one.home._fingerprint(entry.value)
+        change = one.home._Change("changed in place")
+        self.assertTrue(self.do(one, lambda: one.store.offer(entry, entry.value, change, True)))
+        self.put(two, d=["other's"])
+        self.settle(0.5)
+        goes_on.append(1)
+        self.settle()
+        self.assertIsInstance(result[0], one.file.LockLostError)
+        self.assertEqual([process.state.to_dict() for process in (one, two)], [{"d": ["other's"], "y": 0}] * 2)
+
+    def test_P1_what_was_left_to_a_quiet_transaction_is_told(self) -> None:
+        one, two = self.processes(2)
+        for is_quiet in (False, True):
+            with self.subTest(is_quiet=is_quiet):
+                self.put(one, d=[])
+                self.settle()
+                goes_on: list[int] = []
+
+                def reads(is_quiet: bool = is_quiet, goes_on: list[int] = goes_on) -> None:
+                    with one.home.no_rerun if is_quiet else nullcontext(), one.locks["b"]:
+                        len(one.state["d"])
+                        self.world.pause(lambda: bool(goes_on))
+
+                def appends() -> None:
+                    with one.locks["a"]:
+                        one.state["d"].append(1)
+
+                self.begin(one, reads)
+                self.settle(0.1)
+                before = [process.home._entry("d").version for process in (one, two)]
+                self.do(one, appends)
+                self.settle(0.1)
+                goes_on.append(1)
+                self.settle()
+                self.assertEqual(two.state["d"], [1])
+                after = [process.home._entry("d").version for process in (one, two)]
+                for place in range(2):
+                    self.assertGreater(after[place], before[place])
+
     def test_P6_a_store_that_goes_away_while_the_listener_waits_for_its_turn(self) -> None:
         """It asks beside the turn then: a call that comes next is not to wait for a second answer."""
         (one,) = self.processes(1)

@@ -19,10 +19,13 @@ from typing import Any, ClassVar
 from real_parts import HERE, ROOT, File, Store
 
 sys.path.insert(0, str(ROOT / "e2e"))
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+try:
+    from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-import chromium
-from streamlit_client import RealServerCase, Server, Tab, app, wait_for
+    import chromium
+    from streamlit_client import RealServerCase, Server, Tab, app, wait_for
+except ImportError as error:
+    raise unittest.SkipTest(f"{error}; it is in e2e/requirements.txt") from error
 
 PATIENCE = 30_000  # milliseconds that anything may take
 expect.set_options(timeout=PATIENCE)
