@@ -921,8 +921,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
             is_there = entry.value is value
             try:
                 data = self.sealed(key, value)
-                if data == (self.shown if is_there else self.own).get(key):
+                shown, own = self.shown.get(key), self.own.get(key)
+                if is_there and data == shown:
                     return True  # a release was faster
+                if not is_there and own in (data, shown):
+                    return True  # the same, or it was assigned here since
                 if not is_there:
                     raise _conflict(key)
                 if self.is_left_to_others(entry, hold):

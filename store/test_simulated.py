@@ -1578,6 +1578,24 @@ class Directed(unittest.TestCase):
         self.settle()
         self.assertEqual(two.state["d"], {"a": 1, "b": 1})
 
+    def test_P4_what_is_assigned_here_since_is_no_loss(self) -> None:
+        one, _ = self.processes(2)
+
+        def assigns() -> None:
+            one.state["flag"] = True
+            one.state["flag"] = True
+            one.state["flag"] = False
+            value: list[int] = []
+            one.state["other"] = value
+            one.state["other"] = value
+            with one.locks["other"]:
+                one.state["other"] = 2
+                self.world.sleep(1)
+
+        self.do(one, assigns)
+        self.settle()
+        self.assertEqual(one.warnings, [])
+
     def test_P3_what_was_looked_at_and_left_is_not_dropped_without_an_error(self) -> None:
         """Its fingerprint is of what it was changed to; another process's value takes its place."""
         one, two = self.processes(2)
