@@ -319,7 +319,7 @@ class _Hold:
         self.forced: set[str] = set()
         self.error: Exception | None = None  # why nothing of it can be committed any more
         # What it had in hand when another process's value took its place: key, value, and what that
-        # was, by its bytes or by its fingerprint. (Which may be of what it was changed to.)
+        # was before it changed it: its bytes if they are known, else the fingerprint's content.
         self.replaced: list[tuple[str, Any, Any]] = []
         self.left: set[Any] = set()  # entries whose changes in place are left to others
 
@@ -339,7 +339,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         self.position = b""
         self.committed: dict[str, bytes] = {}
         self.shown: dict[str, bytes] = {}  # what each shown object was read from or written as
-        self.own: dict[str, bytes | None] = {}  # what was last written here
+        self.own: dict[str, bytes | None] = {}  # by key, what this process wrote last
         # Keys that may not show what they should, and what readers are to know when they do.
         self.pending: dict[str, _Flags] = {}
         self.refused: dict[str, str] = {}  # keys whose value could not be read, and why

@@ -1326,17 +1326,24 @@ class Directed(unittest.TestCase):
         for process in (one, two):
             self.assertEqual(process.state["log"], ["a", "b"])
 
+    def reads_log(self, process: Process) -> tuple[list[Any], list[int]]:
+        """Have a thread read "log" under another lock; it ends when something is in what is given second."""
+        goes_on: list[int] = []
+
+        def reads() -> None:
+            with process.locks["other"]:
+                process.state["log"]
+                self.world.pause(lambda: bool(goes_on))
+
+        result = self.begin(process, reads)
+        self.settle(0.1)
+        return result, goes_on
+
     def test_P3_two_transactions_do_not_leave_a_change_to_each_other(self) -> None:
         """Both have it in hand, under locks none of which is its own: it comes with the commit of the last."""
         one, _ = self.processes(2)
         self.put(one, log=["a"], q=0)
         self.settle()
-        goes_on: list[int] = []
-
-        def holds() -> None:
-            with one.locks["other"]:
-                one.state["log"]
-                self.world.pause(lambda: bool(goes_on))
 
         def commits() -> None:
             with one.locks["q"]:
@@ -1350,8 +1357,7 @@ class Directed(unittest.TestCase):
             return commit(*request)
 
         asked: list[list[str]] = []
-        self.begin(one, holds)
-        self.settle(0.1)
+        _, goes_on = self.reads_log(one)
         wire: Any = one.wire
         commit, wire.commit = wire.commit, slowly
         done = self.begin(one, commits)
@@ -1377,19 +1383,12 @@ class Directed(unittest.TestCase):
         one, two = self.processes(2)
         self.put(one, log=["a"])
         self.settle()
-        goes_on: list[int] = []
-
-        def holds() -> None:
-            with one.locks["other"]:
-                one.state["log"]
-                self.world.pause(lambda: bool(goes_on))
 
         def appends() -> None:
             with one.locks["q"]:
                 one.state["log"].append("b")
 
-        self.begin(one, holds)
-        self.settle(0.1)
+        _, goes_on = self.reads_log(one)
         one.home._inspector.look_at = lambda *what: False  # it has not come to it
         self.do(one, appends)
         self.put(two, log=["new"])
@@ -1403,12 +1402,6 @@ class Directed(unittest.TestCase):
         one, two = self.processes(2)
         self.put(one, log=["a"])
         self.settle()
-        goes_on: list[int] = []
-
-        def reads() -> None:
-            with one.locks["other"]:
-                one.state["log"]
-                self.world.pause(lambda: bool(goes_on))
 
         def appends() -> None:
             with one.locks["log"]:
@@ -1416,8 +1409,7 @@ class Directed(unittest.TestCase):
 
         looks = one.home._inspector.look_at
         one.home._inspector.look_at = lambda *what: False
-        result = self.begin(one, reads)
-        self.settle(0.1)
+        result, goes_on = self.reads_log(one)
         self.do(one, appends)
         entry = one.home._entry("log")
         value = entry.value
