@@ -89,7 +89,7 @@ class DictEngine:
             news, seen = self.news(position), store.numbers.get(self.process, 0)
 
             def answer(status: str, detail: str | float = "") -> Answer:
-                return Answer(status, detail, news.position, news)
+                return Answer(status, news, detail)
 
             if number < seen:
                 return answer("old")
@@ -137,14 +137,14 @@ class DictEngine:
         with store.lock:
             news, seen = self.news(position), store.numbers.get(self.process, 0)
             if number <= seen:
-                return Answer("done" if number == seen else "old", "", news.position, news)
+                return Answer("done" if number == seen else "old", news)
             for name in locks if changes else ():
                 if self.holder(name) != token:
-                    return Answer("lost", name, news.position, news)
+                    return Answer("lost", news, name)
             newer = self.changed_since(position)
             for key, change in changes.items():
                 if change.kind == "guarded" and (newer is None or key in newer):
-                    return Answer("conflict", key, news.position, news)
+                    return Answer("conflict", news, key)
             store.numbers[self.process] = number
             flags, changed = [], set()
             for key, change in changes.items():
@@ -165,7 +165,7 @@ class DictEngine:
                 if self.holder(name) == token:
                     del store.locks[name]
             store.bell.notify_all()
-            return Answer("ok", "", store.log[-1].position, news)
+            return Answer("ok", news, position=store.log[-1].position)
 
     def renew(self, names: Iterable[str], token: str, lease: float) -> None:
         """Make leases longer, of those locks that are still the token's."""

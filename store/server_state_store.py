@@ -294,9 +294,9 @@ class Answer(NamedTuple):
     """What came of a request. All but "ok" have changed nothing."""
 
     status: str  # "ok"; "done" before; "old": a later one was seen; "lost"; "conflict"; "held"
-    detail: str | float  # lost: the lock; conflict: the key; held: seconds until another try
-    position: bytes  # after it
     news: News
+    detail: str | float = ""  # lost: the lock; conflict: the key; held: seconds until another try
+    position: bytes = b""  # after a commit that is "ok"
 
 
 # --- The store ---
@@ -309,6 +309,19 @@ class _Mine(NamedTuple):
     data: bytes | None = None  # as it travels, of a change in place, and of all that was sent
 
 
+class _Shown(NamedTuple):
+    """What a shown object was when it was read from the store, or written there."""
+
+    data: bytes | None = None  # b"": it is none of the store's
+    content: Any = _MISSING  # of its fingerprint; if it was read: written here, it has other bytes
+
+    def is_still(self, value: Any, data: bytes | None) -> bool:
+        """Whether it has not been changed in place since; `data` is how it would travel now."""
+        if data == self.data or self.content is _MISSING:
+            return data == self.data
+        return bool(_home._fingerprint(value).content == self.content)
+
+
 class _Hold:
     """What a thread's transaction holds in the store, and what it is to commit there."""
 
@@ -318,10 +331,8 @@ class _Hold:
         self.mine: dict[str, _Mine] = {}
         self.forced: set[str] = set()
         self.error: Exception | None = None  # why nothing of it can be committed any more
-        # What it had in hand when another process's value took its place: key, value, and what that
-        # was before it changed it: its bytes if they are known, else the fingerprint's content.
-        self.replaced: list[tuple[str, Any, Any]] = []
-        self.left: set[Any] = set()  # entries whose changes in place are left to others
+        # What it had in hand when another process's value took its place.
+        self.replaced: list[tuple[str, Any, _Shown]] = []
 
 
 class _Store(_home._Alone):  # type: ignore[misc]
@@ -338,14 +349,12 @@ class _Store(_home._Alone):  # type: ignore[misc]
         self.mutex = threading.RLock()
         self.position = b""
         self.committed: dict[str, bytes] = {}
-        self.shown: dict[str, bytes] = {}  # what each shown object was read from or written as
-        self.own: dict[str, bytes | None] = {}  # by key, what this process wrote last
+        self.shown: dict[str, _Shown] = {}
         # Keys that may not show what they should, and what readers are to know when they do.
         self.pending: dict[str, _Flags] = {}
         self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
-        # Changes in place that were left to another transaction here: entry, value, change, whether
-        # it is told; by key and the value's id. They are offered again: it may have looked before.
-        self.left: dict[tuple[str, int], tuple[Any, Any, Any, bool]] = {}
+        # Of changes in place that are left to another transaction here, which commits them.
+        self.left: dict[str, _Flags] = {}
         # What a turn is to let go of after its release: a `__del__` may take locks.
         self.replaced: list[Any] | None = None
         self.until = 0.0  # when the call that has the turn asks no more
@@ -380,7 +389,6 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if is_outermost:
                 self.replaced = None
             self.mutex.release()
-            del replaced
 
     def unreachable(self) -> ConnectionError:
         reason = self.away or f"busy for {DEADLINE} s"
@@ -423,9 +431,6 @@ class _Store(_home._Alone):  # type: ignore[misc]
             news = self.ask(self.engine.since, self.position, number)
             self.away = None
             self.take(news)
-        for place in list(self.left):
-            if (left := self.left.pop(place, None)) is not None:
-                self.offer(*left)
 
     def listen(self) -> None:
         """Hear of other processes' changes: the bell only says that there is news."""
@@ -503,7 +508,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 hold.error = _conflict(key)
 
     def is_shown(self, key: str) -> bool:
-        return self.shown.get(key) == self.committed.get(key)
+        return self.shown.get(key, _Shown()).data == self.committed.get(key)
 
     def kept(self, key: str, fresh: Collection[str]) -> list[Any] | None:
         """Give what transactions here have assigned to a key; None if it is to show the store's.
@@ -522,7 +527,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
     def show(self, fresh: Collection[str] = ()) -> None:
         """Have all keys show what the store has, but for those that a transaction here has."""
-        flags, new, was = {}, {}, {}
+        flags, was, items = {}, {}, []
         said = time.monotonic()
         for number, key in enumerate(list(self.pending)):
             if time.monotonic() > said + 1:
@@ -532,28 +537,31 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if key not in self.pending:
                 continue  # a value that was read has set a key
             entry = _home._entry(key)
+            shown = self.shown.get(key, _Shown())
             mine = self.kept(key, fresh)
             if mine is None:
                 flags[entry] = self.pending.pop(key)
-                if not self.is_shown(key):
-                    was[entry] = self.shown.get(key)
-                    was_refused = key in self.refused
-                    new[entry] = self.opened(key)
-                    self.mark_shown(key)
-                    if key in self.refused and not was_refused:  # a run may be able to read it
-                        flags[entry] = flags[entry]._replace(is_forced=1)
-            elif mine and self.shown.get(key) == b"" and id(entry.value) not in map(id, mine):
-                new[entry] = mine[-1]  # and another's was dropped
-        if not new and not any(flag.is_forced for flag in flags.values()):
+                if self.is_shown(key):
+                    continue
+                was_refused = key in self.refused
+                value = self.opened(key)
+                if key in self.refused and not was_refused:  # a run may be able to read it
+                    flags[entry] = flags[entry]._replace(is_forced=1)
+            elif mine and shown.data == b"" and id(entry.value) not in map(id, mine):
+                value = mine[-1]  # and another's was dropped
+            else:
+                continue
+            fingerprint = _home._fingerprint(value)
+            items.append((entry, value, fingerprint))
+            was[entry] = shown
+            if mine is None:
+                self.mark_shown(key, fingerprint.content)
+        if not items and not any(flag.is_forced for flag in flags.values()):
             return
         for transaction, hold in self.open():
-            for entry in new.keys() & transaction.handed:
+            for entry in was.keys() & transaction.handed:
                 if entry.key not in hold.mine:
-                    data = was.get(entry)
-                    is_own = data is not None and data == self.own.get(entry.key)
-                    before = data if is_own else entry.fingerprint.content
-                    hold.replaced.append((entry.key, entry.value, before))
-        items = [(entry, value, _home._fingerprint(value)) for entry, value in new.items()]
+                    hold.replaced.append((entry.key, entry.value, was[entry]))
         of_all = _Flags(*map(max, zip(_Flags(0), *flags.values(), strict=True)))
         flags[_home._key_set] = of_all._replace(is_forced=0)
         how = _home._Change("changed", "another process", *of_all[2:])
@@ -563,22 +571,26 @@ class _Store(_home._Alone):  # type: ignore[misc]
             _home._publish(told, how, None)
         _home._notify(told)
 
-    def mark_shown(self, key: str) -> None:
+    def mark_shown(self, key: str, content: Any = _MISSING) -> None:
+        """Note that a key shows the store's value; and its content, if that was read."""
         self.shown.pop(key, None)
+        self.left.pop(key, None)
         if key in self.committed:
-            self.shown[key] = self.committed[key]
-        else:
-            self.own.pop(key, None)
+            self.shown[key] = _Shown(self.committed[key], content)
+
+    def mark_other(self, key: str) -> None:
+        """Note that a key may show what is not the store's."""
+        self.shown[key] = _Shown(b"", _home._entry(key).fingerprint.content)
 
     def mark_written(self, hold: _Hold) -> None:
         """Note of which keys the shown object is what was just committed."""
         for key, mine in hold.mine.items():
             self.pending.setdefault(key, _Flags())  # who has its lock may show the store's
-            self.shown[key] = b""  # others may have changed it since, or removed it again
             if mine.data == self.committed.get(key) and mine.value is _home._entry(key).value:
-                self.own[key] = mine.data
                 self.mark_shown(key)
                 self.refused.pop(key, None)
+            else:  # others may have changed it since, or removed it again
+                self.mark_other(key)
 
     def opened(self, key: str) -> Any:
         """Give the committed value; _MISSING if there is none, or it is refused (P7)."""
@@ -609,7 +621,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if key not in self.refused:
             return _MISSING
         with self.turn(needs_store=False):
-            self.shown[key] = b""
+            self.mark_other(key)
             self.pending.setdefault(key, _Flags())
         reason = self.refused.get(key)
         if reason is None:
@@ -623,7 +635,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def put_back(self, keys: Iterable[str], change: Any) -> None:
         """Have keys show again what the store has, in place of what a change has left there."""
         for key in keys:
-            self.shown[key] = b""
+            self.mark_other(key)
             self.pending[key] = _Flags(1, 1, change.depth, change.in_place)
 
     # Locks.
@@ -752,18 +764,17 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     self.send(hold)
                     break
                 hold = _Hold()  # others were faster, and we know now what they did
-            how = _home._change_here()[0]
-            for key, value in shared.items():
-                entry = _home._entry(key)
-                if entry.value is value and not is_open:  # it may have been changed meanwhile
-                    self.left[key, id(value)] = entry, value, how, bool(flags.is_told)
+            again = [key for key in shared if _home._entry(key).value is shared[key]]
             given = _home._assign(new)
-            if not is_open:
-                self.mark_written(hold)
-            else:
+            if is_open:
                 for key in shared:
-                    self.shown[key] = b""
+                    self.mark_other(key)
                     self.refused.pop(key, None)
+            else:
+                self.mark_written(hold)
+                for key in again:  # it may have been changed in place while it was sent
+                    change, is_told = _home._change_here()[0], bool(flags.is_told)
+                    self.offer(_home._entry(key), shared[key], change, is_told)
             return before if is_decided else given
 
     def value(self, key: str, hold: _Hold) -> Any:
@@ -793,7 +804,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             kind = "guarded" if mine.is_guarded else "set"
             data = mine.data or self.sealed(key, mine.value)
             hold.mine[key] = mine._replace(data=data)
-            flags = mine.flags
+            flags = mine.flags.after(self.left.get(key))
             if key in hold.forced:
                 flags = flags.after(forced)
                 if data and data == self.committed.get(key):  # else nobody would be told of it
@@ -822,15 +833,16 @@ class _Store(_home._Alone):  # type: ignore[misc]
         hold = self.hold(transaction)
         until = time.monotonic() + DEADLINE
         try:
-            self.find_changed(transaction, hold)
             with self.turn():
+                self.find_changed(transaction, hold)
                 self.check(hold)
                 self.send(hold)
                 self.drop(transaction)
                 self.mark_written(hold)
         except Exception as error:
-            is_lost = bool(hold.mine or hold.forced)
             with self.turn(needs_store=False):
+                self.find_changed(transaction, hold)
+                is_lost = bool(hold.mine or hold.forced)
                 self.drop(transaction)
                 self.put_back(hold.mine, _home._change_here()[0])
             hold.mine.clear()
@@ -856,55 +868,40 @@ class _Store(_home._Alone):  # type: ignore[misc]
             key, value = entry.key, entry.value
             if key in hold.mine or key in self.local or value is _MISSING:
                 continue
-            told = flags
-            if (left := self.left.pop((key, id(value)), None)) is not None:
-                _, _, change, is_told_too = left  # it comes with this one
-                told = flags.after(_Flags(is_told_too, 0, *change[2:]))
             data: bytes | None = b""
             refusal: Exception | None = None
             try:
                 data = self.sealed(key, value)
             except (TypeError, ValueError) as error:
                 refusal = _bare(error)
-            # Now, since others may have taken it in hand while it was pickled.
-            if not self.is_changed(entry, data):
+            if self.shown.get(key, _Shown()).is_still(value, data):
                 continue
-            if self.is_left_to_others(entry, hold):
-                change = how._replace(in_place=told.in_place)
-                self.left[key, id(value)] = entry, value, change, bool(told.is_told)
-                hold.left.add(entry)  # and they must not leave it to us
-            else:
+            # Now, since others may have taken it in hand while it was pickled.
+            if not self.leave(entry, hold, flags):
                 hold.error = hold.error or refusal
-                self.keep(hold, key, _Mine(value, told, key not in hold.names, data))
+                self.keep(hold, key, _Mine(value, flags, key not in hold.names, data))
 
-    def is_left_to_others(self, entry: Any, mine: _Hold) -> bool:
-        """Whether another transaction here may be changing a value: the end of the last commits it.
+    def leave(self, entry: Any, mine: _Hold, flags: _Flags) -> bool:
+        """Leave a change in place to another transaction here that may be changing the value, too.
 
-        But who has the value's own lock does not wait for those who have not.
+        The last of them commits it. But who has the value's own lock leaves it only to another who
+        has. False if there is none.
         """
         key = entry.key
         for transaction, hold in self.open():
-            is_in_hand = entry in transaction.handed and entry not in hold.left
-            is_in_hand = key not in mine.names and (is_in_hand or key in hold.mine)
+            is_in_hand = entry in transaction.handed or key in hold.mine
+            is_in_hand = is_in_hand and key not in mine.names
             if hold is not mine and (is_in_hand or key in hold.names):
+                self.left[key] = flags.after(self.left.get(key))
                 return True
         return False
-
-    def is_changed(self, entry: Any, data: bytes | None) -> bool:
-        """Whether a shown object is not any more what it was read from, or written as."""
-        if data == self.shown.get(entry.key):
-            return False
-        if self.own.get(entry.key) == self.shown.get(entry.key):
-            return True
-        # Another process may have written the same in other bytes.
-        return bool(_home._fingerprint(entry.value).content != entry.fingerprint.content)
 
     def check(self, hold: _Hold) -> None:
         """LockLostError if others have changed what this transaction changed without its lock."""
         if hold.error is not None and hold.mine:
             raise _bare(hold.error)
         for key, value, before in hold.replaced:
-            if before not in (self.sealed(key, value), _home._fingerprint(value).content):
+            if not before.is_still(value, self.sealed(key, value)):
                 raise _conflict(key)
         for key, mine in hold.mine.items():
             if mine.data is not None and mine.is_guarded and not self.is_shown(key):
@@ -918,19 +915,12 @@ class _Store(_home._Alone):  # type: ignore[misc]
         is_open, hold = self.here()
         flags = _Flags(is_told, 0, change.depth, change.in_place)
         with self.turn(needs_store=False):
-            is_there = entry.value is value
+            if entry.value is not value:  # a newer one has taken its place
+                return False
             try:
-                data = self.sealed(key, value)
-                shown, own = self.shown.get(key), self.own.get(key)
-                if is_there and data == shown:
+                if self.sealed(key, value) == self.shown.get(key, _Shown()).data:
                     return True  # a release was faster
-                if not is_there and own in (data, shown):
-                    return True  # the same, or it was assigned here since
-                if not is_there:
-                    raise _conflict(key)
-                if self.is_left_to_others(entry, hold):
-                    self.own[key] = self.shown.get(key)  # its fingerprint is not of that any more
-                    self.left[key, id(value)] = entry, value, change, is_told
+                if self.leave(entry, hold, flags):
                     return True
                 self.keep(hold, key, _Mine(value, flags, key not in hold.names))
                 if is_open:  # its end commits it
@@ -943,8 +933,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 self.mark_written(hold)
                 return True
             except (ConnectionError, LockLostError, TypeError, ValueError) as error:
-                if is_there:
-                    self.put_back([key], change)  # with its place in a chain: a run may try again
+                self.put_back([key], change)  # with its place in a chain: a run may try again
                 message = 'A change in place of server_state["%s"] was dropped: %s'
                 _logger.warning(message, key, error)
                 return False
@@ -1225,16 +1214,16 @@ class SQLite:
         with self._request():
             news, seen = self._news(position)
             if number < seen:
-                return _answer(news, "old")
+                return Answer("old", news)
             self._run(_NOTE, number=number)
             lost = self._lost(held, token)
             if number == seen:
                 is_ours = not lost and not self._lost(names, token)
-                return _answer(news, "ok") if is_ours else _answer(news, "held", 0.0)
+                return Answer("ok", news) if is_ours else Answer("held", news, 0.0)
             if news.is_all:
-                return _answer(news, "held", 0.0)
+                return Answer("held", news, 0.0)
             if lost:
-                return _answer(news, "lost", lost[0])
+                return Answer("lost", news, lost[0])
             waits = []
             for name in names:
                 waits += self._run(_OTHERS, name=name, token=token, has_more=bool(held))
@@ -1242,7 +1231,7 @@ class SQLite:
                 step = _LINE_UP if waits else _TAKE
                 self._run(step, name=name, token=token, seconds=lease)
             self._run(_LEAVE_LINE, token="" if waits else token)
-            return _answer(news, "held", *max(waits)) if waits else _answer(news, "ok")
+            return Answer("held", news, *max(waits)) if waits else Answer("ok", news)
 
     def commit(
         self, position: bytes, token: str, locks: Any, changes: dict[str, Change], number: int
@@ -1250,12 +1239,12 @@ class SQLite:
         with self._request():
             news, seen = self._news(position)
             if number <= seen:
-                return _answer(news, "done" if number == seen else "old")
+                return Answer("done" if number == seen else "old", news)
             for name in self._lost(locks, token) if changes else ():
-                return _answer(news, "lost", name)
+                return Answer("lost", news, name)
             for key, change in changes.items():
                 if change.kind == "guarded" and (news.is_all or key in news.values):
-                    return _answer(news, "conflict", key)
+                    return Answer("conflict", news, key)
             self._run(_NOTE, number=number)
             for name in locks:
                 self._run(_FREE, name=name, token=token)
@@ -1270,7 +1259,7 @@ class SQLite:
             if number % 61 == 0:  # now and then
                 self._run(_TRIM)
             ((end, *_),) = self._run(_WHERE, position=b"")
-            return Answer("ok", "", end, news)
+            return Answer("ok", news, position=end)
 
     def renew(self, names: Any, token: str, lease: float) -> None:
         with self._request():
@@ -1313,10 +1302,6 @@ class SQLite:
 
     def _lost(self, names: Any, token: str) -> list[str]:
         return [name for name in names if not self._run(_IS_OURS, name=name, token=token)]
-
-
-def _answer(news: News, status: str, detail: str | float = "") -> Answer:
-    return Answer(status, detail, news.position, news)
 
 
 def _name(key: str) -> bytes:
@@ -1626,7 +1611,7 @@ class Redis:
         status, detail, position, news = answer
         text = _key(detail.removeprefix(self._lock("")))
         detail = float(text) if status == b"held" else text
-        return Answer(status.decode(), detail, position, _news(news))
+        return Answer(status.decode(), _news(news), detail, position)
 
 
 def _news(answer: Any) -> News:

@@ -241,14 +241,14 @@ class Process:
             self.world.pause(None, self.world.now + 1)
             return self.connect()
         self.is_connected = True
-        is_left = self.store.is_left_to_others
+        leave = self.store.leave
 
-        def note(entry: Any, hold: Any) -> Any:
-            if (answer := is_left(entry, hold)) and entry.key == "silent":
+        def note(entry: Any, hold: Any, flags: Any) -> Any:
+            if (answer := leave(entry, hold, flags)) and entry.key == "silent":
                 self.left.update(entry.value)
             return answer
 
-        self.store.is_left_to_others = note
+        self.store.leave = note
         self.world.start(self, self.listen, is_daemon=True)
         self.world.start(self, self.renew, is_daemon=True)
         self.world.start(self, self.inspect, is_daemon=True)
@@ -1297,8 +1297,7 @@ class Directed(unittest.TestCase):
         self.world.go_on(1000, lambda: bool(seen), 5)
         self.assertEqual(seen, [(1, 1)])
 
-    def test_P1_what_was_left_to_a_transaction_that_had_looked_before(self) -> None:
-        """Another thread changes what it has in hand, just before it asks the store."""
+    def test_P1_what_is_changed_while_another_transaction_that_has_it_in_hand_commits(self) -> None:
         one, two = self.processes(2)
         self.put(one, log=["a"], q=0)
         self.settle()
@@ -1309,16 +1308,17 @@ class Directed(unittest.TestCase):
                 one.state["q"] = 1
 
         def slowly(*what: Any) -> None:
-            find_changed(*what)
+            one.store.send = send
             looked.append(1)
             self.world.sleep(1)
+            send(*what)
 
         def appends() -> None:
             with one.home.no_rerun:
                 one.state["log"].append("b")
 
         looked: list[int] = []
-        find_changed, one.store.find_changed = one.store.find_changed, slowly
+        send, one.store.send = one.store.send, slowly
         self.begin(one, commits)
         self.world.go_on(1000, lambda: bool(looked), 5)
         self.do(one, appends)
@@ -1366,20 +1366,8 @@ class Directed(unittest.TestCase):
         self.world.go_on(10_000, lambda: bool(done), 10)
         self.assertEqual([sorted(keys) for keys in asked], [[], ["log", "q"]])
 
-    def test_P4_what_was_left_to_another_and_is_overwritten_from_elsewhere(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, log=["a"])
-        self.settle()
-        entry = one.home._entry("log")
-        value = one.state["log"]
-        value.append("b")
-        one.store.left["log", id(value)] = entry, value, one.home._Change("changed in place"), True
-        self.put(two, log=["new"])
-        self.world.go_on(1000, lambda: one.home._entry("log").value == ["new"], 5)
-        self.assertEqual(len(one.warnings), 1)
-        self.assertRegex(one.warnings[0], '"log".* was dropped')
-
-    def test_P4_what_a_commit_left_to_another_and_is_overwritten_before_anybody_looked(self) -> None:
+    def test_P3_who_has_it_in_hand_last_is_told_that_it_is_lost(self) -> None:
+        """A change that was left to a transaction, and overwritten from elsewhere."""
         one, two = self.processes(2)
         self.put(one, log=["a"])
         self.settle()
@@ -1388,14 +1376,14 @@ class Directed(unittest.TestCase):
             with one.locks["q"]:
                 one.state["log"].append("b")
 
-        _, goes_on = self.reads_log(one)
-        one.home._inspector.look_at = lambda *what: False  # it has not come to it
+        result, goes_on = self.reads_log(one)
         self.do(one, appends)
         self.put(two, log=["new"])
         self.world.go_on(1000, lambda: one.home._entry("log").value == ["new"], 5)
         goes_on.append(1)
         self.settle()
-        self.assertEqual(len(one.warnings), 1)
+        self.assertIsInstance(result[0], one.file.LockLostError)
+        self.assertEqual(one.state["log"], ["new"])
 
     def test_P4_what_was_committed_before_it_was_overwritten_is_no_loss(self) -> None:
         """Neither the inspector, which looks later, nor a transaction that has only read it, may say so."""
@@ -1418,7 +1406,7 @@ class Directed(unittest.TestCase):
         one.home._inspector.look_at = looks
         change = one.home._Change("changed in place")
         before = entry.version
-        self.assertTrue(self.do(one, lambda: one.store.offer(entry, value, change, True)))
+        self.do(one, lambda: one.store.offer(entry, value, change, True))
         goes_on.append(1)
         self.settle()
         self.assertEqual(result, [None])
@@ -1711,7 +1699,7 @@ class Directed(unittest.TestCase):
             self.settle()
             for process in (one, two):
                 store = process.store
-                left = (store.own, store.shown, store.committed, store.pending, store.refused)
+                left = (store.left, store.shown, store.committed, store.pending, store.refused)
                 self.assertFalse(any("job" in part for part in left), left)
 
     def test_P2_who_renews_leases_goes_on_whatever_happens(self) -> None:
