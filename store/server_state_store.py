@@ -353,7 +353,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         # Keys that may not show what they should, and what readers are to know when they do.
         self.pending: dict[str, _Flags] = {}
         self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
-        # Of changes in place that are left to another transaction here, which commits them.
+        # Of changes in place that are left to another transaction here, which commits them; they
+        # are offered again, since its thread may end without that.
         self.left: dict[str, _Flags] = {}
         # What a turn is to let go of after its release: a `__del__` may take locks.
         self.replaced: list[Any] | None = None
@@ -431,6 +432,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
             news = self.ask(self.engine.since, self.position, number)
             self.away = None
             self.take(news)
+            for key in list(self.left):  # the thread that it was left to may be gone
+                entry = _home._entry(key)
+                is_told, _, *place = self.left.pop(key, _Flags())
+                change = _home._Change("changed in place", "several", *place)
+                self.offer(entry, entry.value, change, is_told)
 
     def listen(self) -> None:
         """Hear of other processes' changes: the bell only says that there is news."""

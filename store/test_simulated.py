@@ -133,6 +133,9 @@ class Lock:
     def _is_owned(self) -> bool:
         return self.owner is self.world.current
 
+    def __repr__(self) -> str:
+        return "<locked>" if self.depth else "<unlocked>"  # as Python's own
+
     __enter__ = acquire
 
     def __exit__(self, *error: object) -> None:
@@ -1384,6 +1387,32 @@ class Directed(unittest.TestCase):
         self.settle()
         self.assertIsInstance(result[0], one.file.LockLostError)
         self.assertEqual(one.state["log"], ["new"])
+
+    def test_P1_what_is_left_to_a_thread_that_ends_with_its_lock(self) -> None:
+        for names in ("other", "log"):
+            with self.subTest(lock=names):
+                one, two = self.processes(2)
+                self.put(one, log=["a"])
+                self.settle()
+
+                def leaves(one: Process = one, names: str = names) -> None:
+                    one.locks[names].acquire()
+                    one.state["log"]
+                    self.world.sleep(4)
+
+                def appends(one: Process = one) -> None:
+                    one.state["log"].append("b")
+                    one.home._inspector.suspect([one.home._entry("log")], one.home._Cause(), False)
+
+                self.begin(one, leaves)
+                self.settle(0.1)
+                self.do(one, appends)
+                self.settle(5)
+                gc.collect()
+                self.settle(15)
+                for process in (one, two):
+                    self.assertEqual(process.state["log"], ["a", "b"])
+                self.assertEqual(one.store.left, {})
 
     def test_P4_what_was_committed_before_it_was_overwritten_is_no_loss(self) -> None:
         """Neither the inspector, which looks later, nor a transaction that has only read it, may say so."""
