@@ -779,8 +779,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
             else:
                 self.mark_written(hold)
                 for key in again:  # it may have been changed in place while it was sent
-                    change, is_told = _home._change_here()[0], bool(flags.is_told)
-                    self.offer(_home._entry(key), shared[key], change, is_told)
+                    change = _home._change_here()[0]
+                    self.offer(_home._entry(key), shared[key], change, flags.is_told)
             return before if is_decided else given
 
     def value(self, key: str, hold: _Hold) -> Any:
@@ -913,7 +913,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if mine.data is not None and mine.is_guarded and not self.is_shown(key):
                 raise _conflict(key)
 
-    def offer(self, entry: Any, value: Any, change: Any, is_told: bool) -> bool:
+    def offer(self, entry: Any, value: Any, change: Any, is_told: int) -> bool:
         """Commit a change in place that no lock guarded; False if it was dropped (P4)."""
         key = entry.key
         if key in self.local:
