@@ -184,15 +184,24 @@ vars(_home).setdefault("_named", _named)
 vars(_home).setdefault("_known", {})  # what was named, by module and name
 
 
+_BY_NAME = type, types.FunctionType
+
+
 class _Pickler(pickle.Pickler):
-    """Pickles classes and functions by name, without asking whether they are the very ones."""
+    """Pickles what each run of the app's script makes anew by its name, in always the same bytes.
+
+    And all else that is not any more what stands at its name, as in a module that was reloaded.
+    """
 
     def reducer_override(self, obj: Any) -> Any:
-        is_named = issubclass(type(obj), (type, types.FunctionType)) and obj is not _home._named
-        if not is_named or "<" in obj.__qualname__:  # made by a function
+        if not issubclass(type(obj), _BY_NAME):
             return NotImplemented
         name = obj.__module__, obj.__qualname__
+        if obj is _home._named or "<" in name[1]:  # made by a function
+            return NotImplemented
         _home._known.setdefault(name, obj)
+        if name[0] != "__main__" and _named(*name) is obj:
+            return NotImplemented
         return _home._named, name
 
 
@@ -212,13 +221,11 @@ class _Unpickler(pickle.Unpickler):
 
 def _pickled(key: str, value: Any) -> bytes:
     """TypeError, which names the key and says what to do, for what cannot travel (P8)."""
-    with suppress(BaseException):  # Polars panics with such
-        return pickle.dumps(value, 5)
     try:
         file = io.BytesIO()
         _Pickler(file, 5).dump(value)
         return file.getvalue()
-    except BaseException as error:
+    except BaseException as error:  # Polars panics with such
         ways = (
             f'keep it in this process with connect(..., local={{"{key}"}}), '
             "or make it of classes that stand in a module of their own"
@@ -356,6 +363,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         # Of changes in place that are left to another transaction here, which commits them; they
         # are offered again, since its thread may end without that.
         self.left: dict[str, _Flags] = {}
+        self.assigning: Mapping[str, Any] = {}  # by the thread that has the turn
         # What a turn is to let go of after its release: a `__del__` may take locks.
         self.replaced: list[Any] | None = None
         self.until = 0.0  # when the call that has the turn asks no more
@@ -771,7 +779,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
                     break
                 hold = _Hold()  # others were faster, and we know now what they did
             again = [key for key in shared if _home._entry(key).value is shared[key]]
-            given = _home._assign(new)
+            self.assigning = shared
+            try:
+                given = _home._assign(new)
+            finally:
+                self.assigning = {}
             if is_open:
                 for key in shared:
                     self.mark_other(key)
@@ -813,8 +825,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
             flags = mine.flags.after(self.left.get(key))
             if key in hold.forced:
                 flags = flags.after(forced)
-                if data and data == self.committed.get(key):  # else nobody would be told of it
-                    kind = "force"
+                if data and not mine.is_guarded:
+                    kind = "force"  # also if it has these bytes already
             changes[key] = Change(kind, data, flags.text())
         if not changes and not hold.names:
             return
@@ -847,7 +859,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 self.mark_written(hold)
         except Exception as error:
             with self.turn(needs_store=False):
-                self.find_changed(transaction, hold)
+                self.find_changed(transaction, hold, is_failing=True)
                 is_lost = bool(hold.mine or hold.forced)
                 self.drop(transaction)
                 self.put_back(hold.mine, _home._change_here()[0])
@@ -864,8 +876,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
             # Even if it failed: others may have left to it what they have changed in place.
             super().commit(transaction)
 
-    def find_changed(self, transaction: Any, hold: _Hold) -> None:
-        """Find what a transaction has changed in place."""
+    def find_changed(self, transaction: Any, hold: _Hold, is_failing: bool = False) -> None:
+        """Find what a transaction has changed in place, and is to commit."""
         how, _, cause = _home._change_here()
         in_place = cause.in_place + 1
         is_told = _home._quiet.get() is None and in_place <= _home._IN_PLACE_CHAIN
@@ -874,7 +886,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             key, value = entry.key, entry.value
             if key in hold.mine or key in self.local or value is _MISSING:
                 continue
-            data: bytes | None = b""
+            data: Any = _MISSING
             refusal: Exception | None = None
             try:
                 data = self.sealed(key, value)
@@ -883,7 +895,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if self.shown.get(key, _Shown()).is_still(value, data):
                 continue
             # Now, since others may have taken it in hand while it was pickled.
-            if not self.leave(entry, hold, flags):
+            if is_failing or refusal or not self.leave(entry, hold, flags):
                 hold.error = hold.error or refusal
                 self.keep(hold, key, _Mine(value, flags, key not in hold.names, data))
 
@@ -899,6 +911,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             is_in_hand = is_in_hand and key not in mine.names
             if hold is not mine and (is_in_hand or key in hold.names):
                 self.left[key] = flags.after(self.left.get(key))
+                transaction.handed.add(entry)
                 return True
         return False
 
@@ -909,9 +922,6 @@ class _Store(_home._Alone):  # type: ignore[misc]
         for key, value, before in hold.replaced:
             if not before.is_still(value, self.sealed(key, value)):
                 raise _conflict(key)
-        for key, mine in hold.mine.items():
-            if mine.data is not None and mine.is_guarded and not self.is_shown(key):
-                raise _conflict(key)
 
     def offer(self, entry: Any, value: Any, change: Any, is_told: int) -> bool:
         """Commit a change in place that no lock guarded; False if it was dropped (P4)."""
@@ -921,14 +931,16 @@ class _Store(_home._Alone):  # type: ignore[misc]
         is_open, hold = self.here()
         flags = _Flags(is_told, 0, change.depth, change.in_place)
         with self.turn(needs_store=False):
-            if entry.value is not value:  # a newer one has taken its place
+            newest = hold.mine[key].value if key in hold.mine else entry.value
+            if newest is not value or key in self.assigning:  # a newer one takes its place
                 return False
             try:
                 if self.sealed(key, value) == self.shown.get(key, _Shown()).data:
                     return True  # a release was faster
                 if self.leave(entry, hold, flags):
                     return True
-                self.keep(hold, key, _Mine(value, flags, key not in hold.names))
+                is_guarded = key not in {*hold.names, *hold.mine}
+                self.keep(hold, key, _Mine(value, flags, is_guarded))
                 if is_open:  # its end commits it
                     return True
                 if not self.is_shown(key):

@@ -1388,6 +1388,204 @@ class Directed(unittest.TestCase):
         self.assertIsInstance(result[0], one.file.LockLostError)
         self.assertEqual(one.state["log"], ["new"])
 
+    def test_P4_an_assignment_hides_what_was_changed_in_place_before_it(self) -> None:
+        """It is looked at while it is replaced, and not kept for it."""
+        for how in ("assigns quietly", "removes quietly", "assigns the value of before", "without a lock"):
+            with self.subTest(how):
+                one, two = self.processes(2)
+                self.put(one, log=["a"])
+                self.settle()
+                entry, state = one.home._entry("log"), one.state
+
+                def locked(how: str = how, one: Process = one, state: Any = state) -> None:
+                    with one.locks["log"]:
+                        state["log"]
+                    with one.locks["log"]:
+                        state["log"].append("b")
+                        with nullcontext() if how == "assigns the value of before" else one.home.no_rerun:
+                            if how == "removes quietly":
+                                state.pop("log")
+                            else:
+                                state["log"] = ["a"]
+
+                def unlocked(one: Process = one, state: Any = state, entry: Any = entry) -> None:
+                    state["log"].append("b")
+                    one.home._inspector.suspect([entry], one.home._Cause(), False)
+                    state["log"] = ["a"]
+
+                self.do(one, unlocked if how == "without a lock" else locked)
+                self.settle()
+                for process in (one, two):
+                    self.assertEqual(process.state.get("log"), None if how == "removes quietly" else ["a"])
+                self.assertEqual(one.warnings, [])
+
+    def test_P3_what_is_assigned_quietly_and_then_changed_is_still_an_assignment(self) -> None:
+        """It wins over what another process has assigned meanwhile."""
+        one, two = self.processes(2)
+        self.put(one, log=["a"])
+        self.settle()
+        goes_on: list[int] = []
+
+        def assigns() -> None:
+            with one.locks["q"]:
+                with one.home.no_rerun:
+                    one.state["log"] = value = ["new"]
+                    value.append("b")
+                self.world.pause(lambda: bool(goes_on))
+
+        result = self.begin(one, assigns)
+        self.settle(0.1)
+        self.put(two, log=["two"])
+        goes_on.append(1)
+        self.settle()
+        self.assertEqual(result, [None])
+        self.assertEqual(two.state["log"], ["new", "b"])
+
+    def test_P4_a_value_of_the_script_that_is_only_read_after_a_rerun_is_not_committed(self) -> None:
+        one, two = self.processes(2)
+        main, goes_on = sys.modules["__main__"], []  # type: ignore[var-annotated]
+        self.addCleanup(vars(main).pop, "OfTheScript", None)
+
+        def run() -> Any:
+            exec("class OfTheScript: pass", vars(main))
+            return main.OfTheScript()
+
+        first = run()
+        first.place = 1
+        self.put(one, room=first)
+        self.settle()
+        second = run()
+        second.place = 2
+
+        def reads() -> None:
+            with one.locks["room"]:
+                vars(one.state["room"])
+                self.world.pause(lambda: bool(goes_on))
+                sys.modules["_server_state_1"] = one.home
+
+        result = self.begin(one, reads)
+        self.settle(0.1)
+        self.put(two, room=second)
+        goes_on.append(1)
+        self.settle()
+        self.assertEqual(result, [None])
+        for process in (one, two):
+            self.assertEqual(process.state["room"].place, 2)
+
+    def test_P3_what_was_left_to_the_lock_s_holder_is_in_its_hand(self) -> None:
+        """Though it has not read it, and another process has assigned it meanwhile."""
+        one, two = self.processes(2)
+        self.put(one, log=["a"], q=0)
+        self.settle()
+        goes_on: list[int] = []
+
+        def holds() -> None:
+            with one.locks["log"]:
+                self.world.pause(lambda: bool(goes_on))
+
+        def appends() -> None:
+            with one.locks["q"]:
+                one.state["log"].append("b")
+                one.state["q"] = 1
+
+        result = self.begin(one, holds)
+        self.settle(0.1)
+        self.do(one, appends)
+        self.put(two, log=["new"])
+        self.settle(0.5)
+        goes_on.append(1)
+        self.settle()
+        self.assertEqual(result, [None])
+        for process in (one, two):
+            self.assertEqual(process.state["log"], ["a", "b"])
+
+    def test_P3_nothing_of_what_failed_comes_with_who_has_only_read_it(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, log=["a"], q=0)
+        self.settle()
+        fails: list[int] = []
+
+        def appends() -> None:
+            with one.locks["q"]:
+                one.state["log"].append("b")
+                one.state["q"] = 1
+                self.world.pause(lambda: bool(fails))
+
+        _, goes_on = self.reads_log(one)
+        result = self.begin(one, appends)
+        self.settle(0.1)
+        del self.world.store.locks["q"]
+        fails.append(1)
+        self.settle(0.5)
+        goes_on.append(1)
+        self.settle()
+        self.assertIsInstance(result[0], one.file.LockLostError)
+        for process in (one, two):
+            self.assertEqual((process.state["log"], process.state["q"]), (["a"], 0))
+
+    def test_P8_who_has_put_in_what_cannot_travel_is_told(self) -> None:
+        one, _ = self.processes(2)
+        self.put(one, log=["a"], q=0)
+        self.settle()
+
+        def appends() -> None:
+            with one.locks["q"]:
+                one.state["q"] = 1
+                one.state["log"].append(threading.Lock())
+
+        self.reads_log(one)
+        with self.assertRaises(TypeError):
+            self.do(one, appends)
+        self.assertEqual(one.state.to_dict(), {"log": ["a"], "q": 0})
+
+    def test_P4_what_was_decided_is_guarded_though_it_is_forced(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, job="a job")
+        self.settle()
+        goes_on: list[int] = []
+
+        def takes_and_puts_back() -> None:
+            with one.locks["q"]:
+                one.state["job"] = one.state.pop("job")
+                one.home.force_rerun_bound_sessions("job")
+                self.world.pause(lambda: bool(goes_on))
+
+        result = self.begin(one, takes_and_puts_back)
+        self.settle(0.1)
+        one.store.hear = lambda: None  # it is late
+        self.assertEqual(self.do(two, lambda: two.state.pop("job")), "a job")
+        goes_on.append(1)
+        self.settle()
+        self.assertIsInstance(result[0], one.file.LockLostError)
+        self.assertNotIn("job", self.world.store.values)
+
+    def test_P1_a_forced_rerun_of_what_the_store_has_already(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, key="a")
+        self.settle()
+        goes_on: list[int] = []
+
+        def forces() -> None:
+            with one.locks["q"]:
+                self.world.pause(lambda: bool(goes_on))
+                one.state["key"] = "b"
+                one.home.force_rerun_bound_sessions("key")
+
+        def assigns_quietly() -> None:
+            with two.home.no_rerun:
+                two.state["key"] = "b"
+
+        self.begin(one, forces)
+        self.settle(0.1)
+        hear, one.store.hear = one.store.hear, lambda: None  # it is late
+        self.do(two, assigns_quietly)
+        before = two.home._entry("key").told
+        goes_on.append(1)
+        self.settle(0.5)
+        one.store.hear = hear
+        self.settle()
+        self.assertGreater(two.home._entry("key").told, before)
+
     def test_P1_what_is_left_to_a_thread_that_ends_with_its_lock(self) -> None:
         for names in ("other", "log"):
             with self.subTest(lock=names):
