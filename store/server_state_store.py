@@ -320,7 +320,8 @@ class _Shown(NamedTuple):
     """What a shown object was when it was read from the store, or written there."""
 
     data: bytes | None = None  # b"": it is none of the store's
-    content: Any = _MISSING  # of its fingerprint; if it was read: written here, it has other bytes
+    # Of its fingerprint, if it was read: pickled here, it may have other bytes than it was read from.
+    content: Any = _MISSING
 
     def is_still(self, value: Any, data: bytes | None) -> bool:
         """Whether it has not been changed in place since; `data` is how it would travel now."""
@@ -365,7 +366,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         self.left: dict[str, _Flags] = {}
         self.assigning: Mapping[str, Any] = {}  # by the thread that has the turn
         # What a turn is to let go of after its release: a `__del__` may take locks.
-        self.replaced: list[Any] | None = None
+        self.let_go: list[Any] | None = None
         self.until = 0.0  # when the call that has the turn asks no more
         # By transaction, and gone with it when its thread dies.
         self.holds: weakref.WeakKeyDictionary[Any, _Hold] = weakref.WeakKeyDictionary()
@@ -382,10 +383,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
         while not self.mutex.acquire(timeout=0.1):
             if needs_store and (self.away is not None or time.monotonic() > until):
                 raise self.unreachable()
-        replaced = self.replaced
-        is_outermost = replaced is None
+        let_go = self.let_go
+        is_outermost = let_go is None
         if is_outermost:
-            replaced = self.replaced = []
+            let_go = self.let_go = []
         try:
             if needs_store and self.away is not None:
                 raise self.unreachable()
@@ -396,7 +397,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 self.show()
         finally:
             if is_outermost:
-                self.replaced = None
+                self.let_go = None
             self.mutex.release()
 
     def unreachable(self) -> ConnectionError:
@@ -407,9 +408,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def ask(self, operation: Callable[..., Any], *asked: Any, patience: float = PATIENCE) -> Any:
         """Ask the engine, and once more if it does not answer: it knows a request by its number."""
         for is_first in (True, False):
-            left = self.until - time.monotonic()
-            if is_first or left > 0:
-                self.limit = time.monotonic() + min(patience, max(left, WATCH))
+            seconds = self.until - time.monotonic()
+            if is_first or seconds > 0:
+                self.limit = time.monotonic() + min(patience, max(seconds, WATCH))
                 try:
                     return operation(*asked)
                 except OSError as error:
@@ -527,8 +528,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def kept(self, key: str, fresh: Collection[str]) -> list[Any] | None:
         """Give what transactions here have assigned to a key; None if it is to show the store's.
 
-        Who has the key's own lock decides. It has assigned it, or may be changing it in place: not
-        if the lock is `fresh`. Else all that have assigned it.
+        Who has the key's own lock decides: it has assigned the key, or may be changing it in place
+        (then there is nothing assigned, []), but not if the lock is `fresh`. Else all that have.
         """
         mine = []
         for transaction, hold in self.open():
@@ -580,7 +581,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         flags[_home._key_set] = of_all._replace(is_forced=0)
         how = _home._Change("changed", "another process", *of_all[2:])
         with _home._master:
-            changed = set(_home._replace(items, self.replaced))
+            changed = set(_home._replace(items, self.let_go))
             told = [e for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)]
             _home._publish(told, how, None)
         _home._notify(told)
@@ -593,7 +594,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             self.shown[key] = _Shown(self.committed[key], content)
 
     def mark_other(self, key: str) -> None:
-        """Note that a key may show what is not the store's."""
+        """Note that a key may show what is not the store's; what it shows now is unchanged."""
         self.shown[key] = _Shown(b"", _home._entry(key).fingerprint.content)
 
     def mark_written(self, hold: _Hold) -> None:
@@ -694,8 +695,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
             while True:
                 bell = self.bell
                 wait = BELL
-                left = max(0.0, until - time.monotonic())
-                if lock._lock.acquire(blocking, min(left, BELL) if blocking else -1):
+                seconds = max(0.0, until - time.monotonic())
+                if lock._lock.acquire(blocking, min(seconds, BELL) if blocking else -1):
                     try:
                         wait = self.take_names(names, hold)
                         is_ours = names <= hold.names
@@ -704,10 +705,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
                             lock._lock.release()
                 elif self.away is not None and names:
                     raise self.unreachable()
-                left = until - time.monotonic()
-                if is_ours or (wait > 0 and (not blocking or left <= 0)):
+                seconds = until - time.monotonic()
+                if is_ours or (wait > 0 and (not blocking or seconds <= 0)):
                     return is_ours
-                bell.wait(min(wait, left, BELL))
+                bell.wait(min(wait, seconds, BELL))
         except Exception as error:
             hold.error = _bare(error)  # what is half-done is not to be committed
             raise

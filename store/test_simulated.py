@@ -500,7 +500,7 @@ class World:
             if key == "loose" and any((*one[:2], 3 - one[2]) not in added for one in added):
                 self.wrong.append(f"P3: {key} goes from {before} to {after}: half-done")
         elif after is not None:
-            self.count((key, after))
+            self.count((key, after[0] if key == "renewed" else after))
         if key.startswith("job") and before is not None:
             if after is not None:
                 self.wrong.append(f"P4: {key} goes from {before} to {after}")
@@ -618,7 +618,7 @@ class Simulation:
     # What a thread does.
     def act(self, process: Process) -> None:
         kinds = "increment increment append append pair pairs write write update other loose job job take once nested"
-        kinds += " quiet several delete leave force both hum hum same slow append_later together"
+        kinds += " quiet several delete leave force both hum hum same slow append_later together renew"
         kind = self.random.choice(kinds.split())
         begun, still = self.world.now, process.stills
         try:
@@ -809,6 +809,16 @@ class Simulation:
         """Append without any lock: a newer value is not overwritten, and it may be dropped."""
         with process.home.no_rerun:
             process.state.setdefault("hum", []).append(("hum", next(self.serial)))
+            self.wait()
+
+    def do_renew(self, process: Process) -> None:
+        """Append to a list, and assign another one, perhaps quietly."""
+        serial = next(self.serial)
+        with self.noted(process, ("renewed", serial)), self.lock(process, "renewed"):
+            process.state.setdefault("renewed", [0]).append(serial)
+            self.wait()
+            with process.home.no_rerun if self.random.random() < 0.5 else nullcontext():
+                process.state["renewed"] = [serial]
             self.wait()
 
     def do_same(self, process: Process) -> None:
@@ -1891,7 +1901,7 @@ class Directed(unittest.TestCase):
 
         def work() -> None:
             with one.store.turn(), one.store.turn():
-                one.store.replaced.append(Old())
+                one.store.let_go.append(Old())
 
         self.do(one, work)
         self.assertEqual(gone, [False])
