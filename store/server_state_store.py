@@ -320,7 +320,7 @@ class _Shown(NamedTuple):
     """What a shown object was when it was read from the store, or written there."""
 
     data: bytes | None = None  # b"": it is none of the store's
-    # Of its fingerprint, if it was read: pickled here, it may have other bytes than it was read from.
+    # Of its fingerprint, if it was read: pickled here, it may have other bytes than those.
     content: Any = _MISSING
 
     def is_still(self, value: Any, data: bytes | None) -> bool:
