@@ -322,6 +322,7 @@ class _Shown(NamedTuple):
     data: bytes | None = None  # b"": it is none of the store's
     # Of its fingerprint, if it was read: pickled here, it may have other bytes than those.
     content: Any = _MISSING
+    is_stale: bool = False  # the key is to show the store's value anew
 
     def is_still(self, value: Any, data: bytes | None) -> bool:
         """Whether it has not been changed in place since; `data` is how it would travel now."""
@@ -523,7 +524,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 hold.error = _conflict(key)
 
     def is_shown(self, key: str) -> bool:
-        return self.shown.get(key, _Shown()).data == self.committed.get(key)
+        shown = self.shown.get(key, _Shown())
+        return shown.data == self.committed.get(key) and not shown.is_stale
 
     def kept(self, key: str, fresh: Collection[str]) -> list[Any] | None:
         """Give what transactions here have assigned to a key; None if it is to show the store's.
@@ -593,9 +595,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if key in self.committed:
             self.shown[key] = _Shown(self.committed[key], content)
 
-    def mark_other(self, key: str) -> None:
-        """Note that a key may show what is not the store's; what it shows now is unchanged."""
-        self.shown[key] = _Shown(b"", _home._entry(key).fingerprint.content)
+    def mark_stale(self, key: str) -> None:
+        """Note that a key may not show the store's value."""
+        self.shown[key] = self.shown.get(key, _Shown())._replace(is_stale=True)
 
     def mark_written(self, hold: _Hold) -> None:
         """Note of which keys the shown object is what was just committed."""
@@ -605,7 +607,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 self.mark_shown(key)
                 self.refused.pop(key, None)
             else:  # others may have changed it since, or removed it again
-                self.mark_other(key)
+                self.mark_stale(key)
 
     def opened(self, key: str) -> Any:
         """Give the committed value; _MISSING if there is none, or it is refused (P7)."""
@@ -636,7 +638,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if key not in self.refused:
             return _MISSING
         with self.turn(needs_store=False):
-            self.mark_other(key)
+            self.mark_stale(key)
             self.pending.setdefault(key, _Flags())
         reason = self.refused.get(key)
         if reason is None:
@@ -650,7 +652,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def put_back(self, keys: Iterable[str], change: Any) -> None:
         """Have keys show again what the store has, in place of what a change has left there."""
         for key in keys:
-            self.mark_other(key)
+            self.mark_stale(key)
             self.pending[key] = _Flags(1, 1, change.depth, change.in_place)
 
     # Locks.
@@ -787,7 +789,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 self.assigning = {}
             if is_open:
                 for key in shared:
-                    self.mark_other(key)
+                    self.shown[key] = _Shown(b"", _home._entry(key).fingerprint.content)
                     self.refused.pop(key, None)
             else:
                 self.mark_written(hold)

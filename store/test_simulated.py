@@ -1533,6 +1533,34 @@ class Directed(unittest.TestCase):
         for process in (one, two):
             self.assertEqual((process.state["log"], process.state["q"]), (["a"], 0))
 
+    def test_P3_a_change_that_was_looked_at_before_its_lock_ran_out(self) -> None:
+        """Another thread takes the lock, and has what the store has."""
+        (one,) = self.processes(1)
+        self.put(one, log=["a"])
+        self.settle()
+        goes_on: list[int] = []
+
+        def appends() -> None:
+            with one.locks["other"]:
+                with one.locks["log"]:
+                    one.state["log"].append("b")
+                self.world.pause(lambda: bool(goes_on))
+
+        def appends_too() -> None:
+            with one.locks["log"]:
+                one.state["log"].append("c")
+
+        result = self.begin(one, appends)
+        self.settle(0.1)
+        entry = one.home._entry("log")
+        entry.fingerprint = one.home._fingerprint(entry.value)
+        del self.world.store.locks["log"]
+        self.do(one, appends_too)
+        goes_on.append(1)
+        self.settle()
+        self.assertIsInstance(result[0], one.file.LockLostError)
+        self.assertEqual(one.state["log"], ["a", "c"])
+
     def test_P8_who_has_put_in_what_cannot_travel_is_told(self) -> None:
         one, _ = self.processes(2)
         self.put(one, log=["a"], q=0)
