@@ -211,20 +211,30 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
         self.names: list[str] = []
+        self.missing: tuple[str, str] | None = None
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == (_home.__name__, "_named"):
             return self.find_class  # in place of `_named`, which it calls
         self.names.append(f"{module}.{name}")
-        return _named(module, name)
+        self.missing = module, name
+        found = _named(module, name)
+        self.missing = None
+        return found
+
+
+def _dumps(value: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, 5).dump(value)
+    return file.getvalue()
 
 
 def _pickled(key: str, value: Any) -> bytes:
     """TypeError, which names the key and says what to do, for what cannot travel (P8)."""
     try:
-        file = io.BytesIO()
-        _Pickler(file, 5).dump(value)
-        return file.getvalue()
+        with suppress(RuntimeError):  # another thread is just adding to it
+            return _dumps(value)
+        return _dumps(value)
     except BaseException as error:  # Polars panics with such
         ways = (
             f'keep it in this process with connect(..., local={{"{key}"}}), '
@@ -362,6 +372,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         # Keys that may not show what they should, and what readers are to know when they do.
         self.pending: dict[str, _Flags] = {}
         self.refused: dict[str, str] = {}  # keys whose value could not be read, and why
+        self.missing: dict[str, tuple[str, str]] = {}  # and which class they lack, if it is that
         # Of changes in place that are left to another transaction here, which commits them; they
         # are offered again, since its thread may end without that.
         self.left: dict[str, _Flags] = {}
@@ -442,6 +453,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
             news = self.ask(self.engine.since, self.position, number)
             self.away = None
             self.take(news)
+            for key, name in list(self.missing.items()):
+                with suppress(BaseException):
+                    _named(*name)  # by now the script has made it
+                    self.read_anew(key)
             for key in list(self.left):  # the thread that it was left to may be gone
                 entry = _home._entry(key)
                 is_told, _, *place = self.left.pop(key, _Flags())
@@ -612,6 +627,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def opened(self, key: str) -> Any:
         """Give the committed value; _MISSING if there is none, or it is refused (P7)."""
         self.refused.pop(key, None)
+        self.missing.pop(key, None)
         data = self.committed.get(key)
         if data is None:
             return _MISSING
@@ -626,6 +642,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 made_of = ", ".join(dict.fromkeys(reader.names)) or "no class"
                 reason = f"{type(error).__name__}: {error}; it is made of {made_of}"
                 self.refused[key] = f"it cannot be read here ({reason})"
+                if reader.missing is not None:
+                    self.missing[key] = reader.missing
         # No more than that: the script may not yet have defined a class; who reads it is told.
         _logger.debug('server_state["%s"] has no value yet: %s', key, self.refused[key])
         return _MISSING
@@ -638,8 +656,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if key not in self.refused:
             return _MISSING
         with self.turn(needs_store=False):
-            self.mark_stale(key)
-            self.pending.setdefault(key, _Flags())
+            self.read_anew(key)
         reason = self.refused.get(key)
         if reason is None:
             return _home._entry(key).value
@@ -648,6 +665,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
             "take the old state; or assign it anew"
         )
         raise ValueError(f'server_state["{key}"]: {reason}. What to do: {hint}.')
+
+    def read_anew(self, key: str) -> None:
+        self.mark_stale(key)
+        self.pending.setdefault(key, _Flags())
 
     def put_back(self, keys: Iterable[str], change: Any) -> None:
         """Have keys show again what the store has, in place of what a change has left there."""
@@ -898,7 +919,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if self.shown.get(key, _Shown()).is_still(value, data):
                 continue
             # Now, since others may have taken it in hand while it was pickled.
-            if is_failing or refusal or not self.leave(entry, hold, flags):
+            if is_failing or not self.leave(entry, hold, flags):
                 hold.error = hold.error or refusal
                 self.keep(hold, key, _Mine(value, flags, key not in hold.names, data))
 
@@ -938,10 +959,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
             if newest is not value or key in self.assigning:  # a newer one takes its place
                 return False
             try:
-                if self.sealed(key, value) == self.shown.get(key, _Shown()).data:
-                    return True  # a release was faster
                 if self.leave(entry, hold, flags):
                     return True
+                if self.sealed(key, value) == self.shown.get(key, _Shown()).data:
+                    return True  # a release was faster
                 is_guarded = key not in {*hold.names, *hold.mine}
                 self.keep(hold, key, _Mine(value, flags, is_guarded))
                 if is_open:  # its end commits it

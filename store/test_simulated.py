@@ -1561,20 +1561,67 @@ class Directed(unittest.TestCase):
         self.assertIsInstance(result[0], one.file.LockLostError)
         self.assertEqual(one.state["log"], ["a", "c"])
 
-    def test_P8_who_has_put_in_what_cannot_travel_is_told(self) -> None:
-        one, _ = self.processes(2)
+    def test_P8_who_reads_what_another_makes_just_now_is_not_to_blame(self) -> None:
+        """The holder of its lock has put in what cannot travel, and takes it out again."""
+        one, two = self.processes(2)
         self.put(one, log=["a"], q=0)
         self.settle()
+        goes_on: list[int] = []
 
-        def appends() -> None:
-            with one.locks["q"]:
-                one.state["q"] = 1
+        def holds() -> None:
+            with one.locks["log"]:
                 one.state["log"].append(threading.Lock())
+                self.world.pause(lambda: bool(goes_on))
+                one.state["log"][-1] = "b"
 
-        self.reads_log(one)
-        with self.assertRaises(TypeError):
-            self.do(one, appends)
-        self.assertEqual(one.state.to_dict(), {"log": ["a"], "q": 0})
+        def reads() -> None:
+            with one.locks["q"]:
+                one.state["q"] = len(one.state["log"])
+
+        result = self.begin(one, holds)
+        self.settle(0.1)
+        self.do(one, reads)
+        goes_on.append(1)
+        self.settle()
+        self.assertEqual(result, [None])
+        self.assertEqual(two.state.to_dict(), {"log": ["a", "b"], "q": 2})
+        self.assertEqual(one.warnings, [])
+
+    def test_P8_what_is_added_to_while_it_is_pickled_is_pickled_again(self) -> None:
+        one, two = self.processes(2)
+
+        class Grows(dict[str, int]):
+            def __reduce__(self) -> Any:
+                if not self:
+                    self["a"] = 1
+                    raise RuntimeError("dictionary changed size during iteration")
+                return dict, (dict(self),)
+
+        self.put(one, key=Grows())
+        self.settle()
+        self.assertEqual(two.state["key"], {"a": 1})
+
+    def test_P10_what_lacked_its_class_is_there_once_the_script_has_run(self) -> None:
+        """Though nobody asks for it by its name."""
+        one, *_ = self.processes(1)
+        main = sys.modules["__main__"]
+        self.addCleanup(vars(main).pop, "OfTheScript", None)
+        exec("class OfTheScript: pass", vars(main))
+
+        def puts() -> None:
+            sys.modules["_server_state_1"] = one.home
+            one.state["room"] = main.OfTheScript()
+
+        self.do(one, puts)
+        del main.OfTheScript
+        (two,) = self.processes(1)
+        self.assertEqual(list(two.state), [])
+        self.settle()
+        self.assertEqual(list(two.state), [])
+        exec("class OfTheScript: pass", vars(main))
+        self.settle()
+        self.assertEqual(list(two.state), ["room"])
+        self.assertEqual((two.store.missing, two.store.refused), ({}, {}))
 
     def test_P4_what_was_decided_is_guarded_though_it_is_forced(self) -> None:
         one, two = self.processes(2)
