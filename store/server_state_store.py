@@ -857,15 +857,15 @@ class _Store(_home._Alone):  # type: ignore[misc]
         asked = (self.position, hold.token, sorted(hold.names), changes, next(self.numbers))
         answer = self.ask(self.engine.commit, *asked)
         self.take(answer.news)
-        if answer.status == "ok":
+        if answer.status not in ("ok", "done"):
+            raise _lost(answer.status, answer.detail)
+        if answer.status == "ok" and not answer.news.is_all:  # else what was heard has it already
             self.position = answer.position
             told = {key for key, text in answer.news.flags if _flags(text).is_told}
             for key, mine in hold.mine.items():
                 self.note(key, mine.data, hold)
                 if key in told and not mine.flags.is_told:  # ours takes its place, and is quiet
                     self.pending[key] = self.pending[key]._replace(is_forced=1)
-        elif answer.status != "done":  # else the news have it
-            raise _lost(answer.status, answer.detail)
 
     def commit(self, transaction: Any) -> None:
         """Commit all that was changed under locks as one, and let go of them in the store.

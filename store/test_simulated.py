@@ -1561,6 +1561,36 @@ class Directed(unittest.TestCase):
         self.assertIsInstance(result[0], one.file.LockLostError)
         self.assertEqual(one.state["log"], ["a", "c"])
 
+    def test_P6_a_store_that_goes_back_to_just_after_a_commit_of_an_unknown_position(self) -> None:
+        """All was loaded after that commit, and what came between is to be forgotten again."""
+        one, two = self.processes(2)
+        hear, two.store.hear = two.store.hear, lambda: None
+        self.put(one, x=1)
+        self.world.store.trim(1)
+        self.put(one, x=2)
+        self.world.store.trim(1)
+        asked: list[int] = []
+        goes_on: list[int] = []
+
+        def slowly(*what: Any) -> Any:
+            asked.append(1)
+            self.world.pause(lambda: bool(goes_on))
+            return since(*what)
+
+        wire: Any = two.wire
+        since, wire.since = wire.since, slowly
+        result = self.begin(two, lambda: two.state.update(y=1))
+        self.world.go_on(1000, lambda: bool(asked), 5)
+        saved = self.world.store.saved()
+        self.put(one, y=2, z=1)
+        goes_on.append(1)
+        self.world.go_on(1000, lambda: bool(result), 5)
+        self.assertEqual(two.state.to_dict(), {"x": 2, "y": 2, "z": 1})
+        self.world.store.restore(saved)
+        two.store.hear = hear
+        self.settle()
+        self.assertEqual(two.state.to_dict(), {"x": 2, "y": 1})
+
     def test_P8_who_reads_what_another_makes_just_now_is_not_to_blame(self) -> None:
         """The holder of its lock has put in what cannot travel, and takes it out again."""
         one, two = self.processes(2)
