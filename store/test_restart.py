@@ -43,6 +43,28 @@ def add_one():
 st.button("+1", on_click=add_one)
 st.markdown(f"count is {server_state['count']}.")
 """
+LIST = """
+import dataclasses
+import streamlit as st
+from server_state import server_state
+from server_state_store import connect
+
+connect("state.db")
+
+
+@dataclasses.dataclass
+class Room:
+    name: str
+
+
+def create():
+    name = f"Room {len(server_state)}"
+    server_state[name] = Room(name)
+
+
+st.button("create", on_click=create)
+st.markdown(f"There are: {', '.join(room.name for room in server_state.values())}.")
+"""
 ASGI = (HERE / "apps" / "asgi.py").read_text()
 ROOMS = (HERE / "apps" / "rooms.py").read_text()
 
@@ -78,6 +100,18 @@ class Restart(RestartCase):
             two.wait_for_text(f"Lobby has Ada 1, Bob {number - 1}.")
             two.click("score")
             two.wait_for_text(f"Lobby has Ada 1, Bob {number}.")
+
+    def test_P10_a_list_of_keys_whose_class_the_script_defines(self) -> None:
+        """It is complete without a click, though `connect` comes before the class, and nobody reads a key by its name."""
+        server = self.serve(LIST, STORE)
+        (one,) = self.tabs(server, 1)
+        for rooms in ("Room 0", "Room 0, Room 1"):
+            one.click("create")
+            one.wait_for_text(f"There are: {rooms}.")
+        self.kill(server)
+        self.start(server)
+        (two,) = self.tabs(server, 1)
+        two.wait_for_text("There are: Room 0, Room 1.")
 
     def test_P10_a_class_that_has_a_new_field(self) -> None:
         """Other keys are untouched; the key's error names the class, until the app says what an old one has."""
