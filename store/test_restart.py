@@ -102,7 +102,7 @@ class Restart(RestartCase):
             two.wait_for_text(f"Lobby has Ada 1, Bob {number}.")
 
     def test_P10_a_list_of_keys_whose_class_the_script_defines(self) -> None:
-        """It is complete without a click, though `connect` comes before the class, and nobody reads a key by its name."""
+        """Complete without a click, though `connect` comes before the class, and nobody reads a key by its name."""
         server = self.serve(LIST, STORE)
         (one,) = self.tabs(server, 1)
         for rooms in ("Room 0", "Room 0, Room 1"):
