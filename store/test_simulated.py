@@ -1482,6 +1482,70 @@ class Directed(unittest.TestCase):
         for process in (one, two):
             self.assertEqual(process.state["room"].place, 2)
 
+    def test_P4_what_a_transaction_has_assigned_is_not_what_took_its_place(self) -> None:
+        """That was changed in place by a run, and is found at the transaction's end."""
+        one, two = self.processes(2)
+        self.put(one, log=["a"])
+        self.settle()
+
+        def assigns() -> None:
+            with one.locks["log"]:
+                one.state["log"] = ["mine"]
+                self.world.sleep(4)
+
+        def takes_its_place() -> None:
+            one.state["log"] = ["other"]
+            one.state["log"].append("b")
+            one.home._inspector.suspect([one.home._entry("log")], one.home._Cause(), False)
+
+        self.begin(one, assigns)
+        self.settle(0.1)
+        self.do(one, takes_its_place)
+        self.settle(10)
+        for process in (one, two):
+            self.assertEqual(process.state["log"], ["mine"])
+
+    def test_P1_a_loud_change_and_a_quiet_one_are_left_to_the_same(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, log=["a"])
+        self.settle()
+        goes_on: list[int] = []
+
+        def reads() -> None:
+            with one.home.no_rerun, one.locks["other"]:
+                one.state["log"]
+                self.world.pause(lambda: bool(goes_on))
+
+        def appends(context: Any) -> None:
+            with context, one.locks["q"]:
+                one.state["log"].append("b")
+
+        self.begin(one, reads)
+        self.settle(0.1)
+        for context in (nullcontext(), one.home.no_rerun):
+            self.do(one, lambda context=context: appends(context))  # type: ignore[misc]
+        before = two.home._entry("log").told
+        goes_on.append(1)
+        self.settle()
+        self.assertEqual(two.state["log"], ["a", "b", "b"])
+        self.assertGreater(two.home._entry("log").told, before)
+
+    def test_P4_what_was_only_read_is_unchanged_though_it_has_other_bytes_here(self) -> None:
+        one, two = self.processes(2)
+        names = [" and ".join(("this", "that")) for _ in range(2)]  # two objects, which are one where it is read
+        self.put(one, key=[types.SimpleNamespace(**{name: 1}) for name in names])
+        self.settle()
+        data = self.world.store.values["key"]
+
+        def reads() -> None:
+            with two.locks["key"]:
+                two.state["key"]
+
+        self.do(two, reads)
+        self.settle()
+        self.assertNotEqual(two.file._pickled("key", two.state["key"]), data[32:])
+        self.assertEqual(self.world.store.values["key"], data)
+
     def test_P3_what_was_left_to_the_lock_s_holder_is_in_its_hand(self) -> None:
         """Though it has not read it, and another process has assigned it meanwhile."""
         one, two = self.processes(2)
