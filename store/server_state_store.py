@@ -884,7 +884,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         except Exception as error:
             with self.turn(needs_store=False):
                 self.find_changed(transaction, hold, is_failing=True)
-                is_lost = bool(hold.mine or hold.forced)
+                is_lost = bool(hold.mine or hold.forced or hold.replaced)
                 self.drop(transaction)
                 self.put_back(hold.mine, _home._change_here()[0])
             hold.mine.clear()

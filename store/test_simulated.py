@@ -1655,6 +1655,34 @@ class Directed(unittest.TestCase):
         self.settle()
         self.assertEqual(two.state.to_dict(), {"x": 2, "y": 1})
 
+    def test_P6_what_was_replaced_while_its_release_waited_is_lost_with_an_error(self) -> None:
+        one, two = self.processes(2)
+        self.put(one, log=["a"])
+        self.settle()
+        goes_on: list[int] = []
+
+        def appends() -> None:
+            with one.locks["other"]:
+                one.state["log"].append("b")
+                self.world.pause(lambda: bool(goes_on))
+
+        def slowly(*request: Any) -> Any:
+            wire.commit = commit
+            self.world.sleep(6)
+            return commit(*request)
+
+        result = self.begin(one, appends)
+        self.settle(0.1)
+        wire: Any = one.wire
+        commit, wire.commit = wire.commit, slowly
+        self.begin(one, lambda: one.state.update(x=1))
+        self.settle(0.1)
+        self.put(two, log=["new"])
+        goes_on.append(1)
+        self.settle(10)
+        self.assertIsInstance(result[0], ConnectionError)
+        self.assertEqual(one.state["log"], ["new"])
+
     def test_P8_who_reads_what_another_makes_just_now_is_not_to_blame(self) -> None:
         """The holder of its lock has put in what cannot travel, and takes it out again."""
         one, two = self.processes(2)
