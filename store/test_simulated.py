@@ -1050,11 +1050,15 @@ class Directed(unittest.TestCase):
         self.addCleanup(lambda: sys.modules.update({"_server_state_1": before}) if before else None)
         self.addCleanup(self.world.close)
 
-    def processes(self, count: int) -> list[Process]:
+    def processes(self, count: int, **values: Any) -> list[Process]:
+        """Begin some, which all have these values."""
         made = [Process(self.world, f"p{number}") for number in range(count)]
         self.world.processes += made
         for process in made:
             self.do(process, process.connect)
+        if values:
+            self.put(made[0], **values)
+            self.settle()
         return made
 
     def begin(self, process: Process, function: Callable[[], Any]) -> list[Any]:
@@ -1221,9 +1225,7 @@ class Directed(unittest.TestCase):
         self.assertIn("4 are left", two.warnings[0])
 
     def test_P3_a_lock_request_that_arrives_more_than_a_lease_late(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, x=0)
-        self.settle()
+        one, two = self.processes(2, x=0)
         taken: list[Any] = []
         engine: Any = one.wire and one.wire.engine
         acquire = engine.acquire
@@ -1258,9 +1260,7 @@ class Directed(unittest.TestCase):
         self.assertEqual([process.state.to_dict() for process in (one, two)], [{"x": "newer"}] * 2)
 
     def test_P4_pop_in_a_process_whose_position_is_unknown(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, job="a job")
-        self.settle()
+        one, two = self.processes(2, job="a job")
         two.still_until = self.world.now + 5
         self.put(one, x=1)
         self.world.store.trim(1)
@@ -1272,9 +1272,7 @@ class Directed(unittest.TestCase):
         self.assertNotIn("job", one.state)
 
     def test_P4_under_the_keys_own_lock_the_holders_list_wins(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, log=["old"])
-        self.settle()
+        one, two = self.processes(2, log=["old"])
         goes_on: list[int] = []
 
         def append() -> None:
@@ -1294,9 +1292,7 @@ class Directed(unittest.TestCase):
         self.assertEqual([process.state["log"] for process in (one, two)], [["old", "a", "b"]] * 2)
 
     def test_P1_a_lock_holder_sees_an_assignment_of_several_keys_whole(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, a=0, b=0)
-        self.settle()
+        one, two = self.processes(2, a=0, b=0)
         seen: list[Any] = []
 
         def look() -> None:
@@ -1311,9 +1307,7 @@ class Directed(unittest.TestCase):
         self.assertEqual(seen, [(1, 1)])
 
     def test_P1_what_is_changed_while_another_transaction_that_has_it_in_hand_commits(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, log=["a"], q=0)
-        self.settle()
+        one, two = self.processes(2, log=["a"], q=0)
 
         def commits() -> None:
             with one.locks["q"]:
@@ -1354,9 +1348,7 @@ class Directed(unittest.TestCase):
 
     def test_P3_two_transactions_do_not_leave_a_change_to_each_other(self) -> None:
         """Both have it in hand, under locks none of which is its own: it comes with the commit of the last."""
-        one, _ = self.processes(2)
-        self.put(one, log=["a"], q=0)
-        self.settle()
+        one, _ = self.processes(2, log=["a"], q=0)
 
         def commits() -> None:
             with one.locks["q"]:
@@ -1381,9 +1373,7 @@ class Directed(unittest.TestCase):
 
     def test_P3_who_has_it_in_hand_last_is_told_that_it_is_lost(self) -> None:
         """A change that was left to a transaction, and overwritten from elsewhere."""
-        one, two = self.processes(2)
-        self.put(one, log=["a"])
-        self.settle()
+        one, two = self.processes(2, log=["a"])
 
         def appends() -> None:
             with one.locks["q"]:
@@ -1402,9 +1392,7 @@ class Directed(unittest.TestCase):
         """It is looked at while it is replaced, and not kept for it."""
         for how in ("assigns quietly", "removes quietly", "assigns the value of before", "without a lock"):
             with self.subTest(how):
-                one, two = self.processes(2)
-                self.put(one, log=["a"])
-                self.settle()
+                one, two = self.processes(2, log=["a"])
                 entry, state = one.home._entry("log"), one.state
 
                 def locked(how: str = how, one: Process = one, state: Any = state) -> None:
@@ -1431,9 +1419,7 @@ class Directed(unittest.TestCase):
 
     def test_P3_what_is_assigned_quietly_and_then_changed_is_still_an_assignment(self) -> None:
         """It wins over what another process has assigned meanwhile."""
-        one, two = self.processes(2)
-        self.put(one, log=["a"])
-        self.settle()
+        one, two = self.processes(2, log=["a"])
         goes_on: list[int] = []
 
         def assigns() -> None:
@@ -1484,9 +1470,7 @@ class Directed(unittest.TestCase):
 
     def test_P4_what_a_transaction_has_assigned_is_not_what_took_its_place(self) -> None:
         """That was changed in place by a run, and is found at the transaction's end."""
-        one, two = self.processes(2)
-        self.put(one, log=["a"])
-        self.settle()
+        one, two = self.processes(2, log=["a"])
 
         def assigns() -> None:
             with one.locks["log"]:
@@ -1506,9 +1490,7 @@ class Directed(unittest.TestCase):
             self.assertEqual(process.state["log"], ["mine"])
 
     def test_P1_a_loud_change_and_a_quiet_one_are_left_to_the_same(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, log=["a"])
-        self.settle()
+        one, two = self.processes(2, log=["a"])
         goes_on: list[int] = []
 
         def reads() -> None:
@@ -1548,9 +1530,7 @@ class Directed(unittest.TestCase):
 
     def test_P3_what_was_left_to_the_lock_s_holder_is_in_its_hand(self) -> None:
         """Though it has not read it, and another process has assigned it meanwhile."""
-        one, two = self.processes(2)
-        self.put(one, log=["a"], q=0)
-        self.settle()
+        one, two = self.processes(2, log=["a"], q=0)
         goes_on: list[int] = []
 
         def holds() -> None:
@@ -1574,9 +1554,7 @@ class Directed(unittest.TestCase):
             self.assertEqual(process.state["log"], ["a", "b"])
 
     def test_P3_nothing_of_what_failed_comes_with_who_has_only_read_it(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, log=["a"], q=0)
-        self.settle()
+        one, two = self.processes(2, log=["a"], q=0)
         fails: list[int] = []
 
         def appends() -> None:
@@ -1599,9 +1577,7 @@ class Directed(unittest.TestCase):
 
     def test_P3_a_change_that_was_looked_at_before_its_lock_ran_out(self) -> None:
         """Another thread takes the lock, and has what the store has."""
-        (one,) = self.processes(1)
-        self.put(one, log=["a"])
-        self.settle()
+        (one,) = self.processes(1, log=["a"])
         goes_on: list[int] = []
 
         def appends() -> None:
@@ -1656,9 +1632,7 @@ class Directed(unittest.TestCase):
         self.assertEqual(two.state.to_dict(), {"x": 2, "y": 1})
 
     def test_P6_what_was_replaced_while_its_release_waited_is_lost_with_an_error(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, log=["a"])
-        self.settle()
+        one, two = self.processes(2, log=["a"])
         goes_on: list[int] = []
 
         def appends() -> None:
@@ -1685,9 +1659,7 @@ class Directed(unittest.TestCase):
 
     def test_P8_who_reads_what_another_makes_just_now_is_not_to_blame(self) -> None:
         """The holder of its lock has put in what cannot travel, and takes it out again."""
-        one, two = self.processes(2)
-        self.put(one, log=["a"], q=0)
-        self.settle()
+        one, two = self.processes(2, log=["a"], q=0)
         goes_on: list[int] = []
 
         def holds() -> None:
@@ -1746,9 +1718,7 @@ class Directed(unittest.TestCase):
         self.assertEqual((two.store.missing, two.store.refused), ({}, {}))
 
     def test_P4_what_was_decided_is_guarded_though_it_is_forced(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, job="a job")
-        self.settle()
+        one, two = self.processes(2, job="a job")
         goes_on: list[int] = []
 
         def takes_and_puts_back() -> None:
@@ -1767,9 +1737,7 @@ class Directed(unittest.TestCase):
         self.assertNotIn("job", self.world.store.values)
 
     def test_P1_a_forced_rerun_of_what_the_store_has_already(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, key="a")
-        self.settle()
+        one, two = self.processes(2, key="a")
         goes_on: list[int] = []
 
         def forces() -> None:
@@ -1796,9 +1764,7 @@ class Directed(unittest.TestCase):
     def test_P1_what_is_left_to_a_thread_that_ends_with_its_lock(self) -> None:
         for names in ("other", "log"):
             with self.subTest(lock=names):
-                one, two = self.processes(2)
-                self.put(one, log=["a"])
-                self.settle()
+                one, two = self.processes(2, log=["a"])
 
                 def leaves(one: Process = one, names: str = names) -> None:
                     one.locks[names].acquire()
@@ -1821,9 +1787,7 @@ class Directed(unittest.TestCase):
 
     def test_P4_what_was_committed_before_it_was_overwritten_is_no_loss(self) -> None:
         """Neither the inspector, which looks later, nor a transaction that has only read it, may say so."""
-        one, two = self.processes(2)
-        self.put(one, log=["a"])
-        self.settle()
+        one, two = self.processes(2, log=["a"])
 
         def appends() -> None:
             with one.locks["log"]:
@@ -1920,9 +1884,7 @@ class Directed(unittest.TestCase):
         self.assertEqual(self.do(two, lambda: two.state["error"].args), ("why",))
 
     def test_P1_what_another_process_told_comes_with_the_news_of_our_own_commit(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, forced=1, changed=1)
-        self.settle()
+        one, two = self.processes(2, forced=1, changed=1)
         self.wire(one).wait = lambda *request: self.world.sleep(1000)
         self.settle()
         told: list[str] = []
@@ -1951,9 +1913,7 @@ class Directed(unittest.TestCase):
 
     def test_P1_an_assignment_beside_a_force_of_what_another_process_has_changed(self) -> None:
         """It is what this process knows the store to have, but not what the store has."""
-        one, two = self.processes(2)
-        self.put(one, k="X")
-        self.settle()
+        one, two = self.processes(2, k="X")
         one.store.hear = lambda: None  # it is busy
         goes_on: list[int] = []
 
@@ -1971,9 +1931,7 @@ class Directed(unittest.TestCase):
         self.assertEqual([process.state["k"] for process in (one, two)], ["X", "X"])
 
     def test_P1_a_change_in_place_beside_an_assignment_of_the_same_object(self) -> None:
-        one, two = self.processes(2)
-        self.put(one, d={})
-        self.settle()
+        one, two = self.processes(2, d={})
         wire = self.wire(one)
         commit = wire.commit
 
@@ -2012,9 +1970,7 @@ class Directed(unittest.TestCase):
 
     def test_P3_what_was_looked_at_and_left_is_not_dropped_without_an_error(self) -> None:
         """Its fingerprint is of what it was changed to; another process's value takes its place."""
-        one, two = self.processes(2)
-        self.put(one, d=[], y=0)
-        self.settle()
+        one, two = self.processes(2, d=[], y=0)
         goes_on: list[int] = []
 
         def changes() -> None:
