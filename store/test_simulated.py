@@ -1681,6 +1681,38 @@ class Directed(unittest.TestCase):
         self.assertEqual(two.state.to_dict(), {"log": ["a", "b"], "q": 2})
         self.assertEqual(one.warnings, [])
 
+    def test_P8_a_change_under_the_lock_to_what_cannot_travel(self) -> None:
+        one, two = self.processes(2, log=["a"], q=0)
+
+        def appends() -> None:
+            with one.locks["log"]:
+                one.state["q"] = 1
+                one.state["log"].append(threading.Lock())
+
+        with self.assertRaisesRegex(TypeError, "log"):
+            self.do(one, appends)
+        self.settle()
+        for process in (one, two):
+            self.assertEqual(process.state.to_dict(), {"log": ["a"], "q": 0})
+
+    def test_P4_a_key_that_was_not_there_to_be_taken_is_no_conflict(self) -> None:
+        one, two = self.processes(2)
+        goes_on: list[int] = []
+
+        def takes() -> None:
+            with one.locks["q"]:
+                self.assertIsNone(one.state.pop("job", None))
+                one.state["q"] = 1
+                self.world.pause(lambda: bool(goes_on))
+
+        result = self.begin(one, takes)
+        self.settle(0.1)
+        self.put(two, job="a job")
+        goes_on.append(1)
+        self.settle()
+        self.assertEqual(result, [None])
+        self.assertEqual(one.state.to_dict(), {"job": "a job", "q": 1})
+
     def test_P8_what_is_added_to_while_it_is_pickled_is_pickled_again(self) -> None:
         one, two = self.processes(2)
 
