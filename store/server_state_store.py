@@ -935,7 +935,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
             is_in_hand = is_in_hand and key not in mine.names
             if hold is not mine and (is_in_hand or key in hold.names):
                 self.left[key] = flags.after(self.left.get(key))
-                transaction.handed.add(entry)
+                with _home._master:
+                    transaction.handed.add(entry)
                 return True
         return False
 
@@ -1064,7 +1065,7 @@ SELECT changed.key, data FROM (
 _TELL = """
 INSERT INTO log SELECT :app, entry, CAST(entry || :mark AS BLOB), :key, :is_change, :flags
 FROM (SELECT coalesce(max(number), 0) + 1 AS entry FROM log WHERE app = :app)
-WHERE :is_forced OR (SELECT data FROM state WHERE app = :app AND key = :key) IS NOT :data
+WHERE :is_forced OR changes() -- of the statement before
 """
 _SET = """
 INSERT INTO state VALUES (:app, :key, :data)
@@ -1294,10 +1295,10 @@ class SQLite:
                 is_forced = kind == "force"
                 is_change = not is_forced or data is not None
                 values = {"key": key, "is_change": is_change, "data": data, "flags": flags}
-                mark = f" {self.process} {number}"
-                self._run(_TELL, mark=mark, is_forced=is_forced, **values)
                 if is_change:
                     self._run(_REMOVE if data is None else _SET, **values)
+                mark = f" {self.process} {number}"
+                self._run(_TELL, mark=mark, is_forced=is_forced, **values)
             if number % 61 == 0:  # now and then
                 self._run(_TRIM)
             ((end, *_),) = self._run(_WHERE, position=b"")

@@ -2074,6 +2074,77 @@ class Directed(unittest.TestCase):
         self.settle(0.1)
         self.assertRegex(str(heard), "it is away")
 
+    def test_P6_a_change_in_place_while_the_store_is_known_to_be_away_asks_it_not(self) -> None:
+        """Each would wait for seconds, and keep the turn from who finds out that it is back."""
+        (one,) = self.processes(1, log=["a"])
+        entry = one.home._entry("log")
+        entry.value.append("b")
+        one.store.away = "it is away"
+        self.wire(one).commit = None
+        self.do(one, lambda: one.store.offer(entry, entry.value, one.home._Change("changed in place"), True))
+        self.assertRegex(one.warnings[0], "it is away")
+        self.assertEqual(one.state["log"], ["a"])
+
+    def test_P6_a_load_may_take_longer_than_a_call(self) -> None:
+        (one,) = self.processes(1, x=1)
+        since = self.wire(one).since
+
+        def slowly(position: bytes, *rest: Any) -> Any:
+            if not position:
+                self.world.sleep(60)
+                if self.world.now > one.store.limit:
+                    raise TimeoutError("it was interrupted")
+            return since(position, *rest)
+
+        self.wire(one).since = slowly
+        one.store.position = b"of a store that was emptied"
+        self.settle(100)
+        self.assertEqual(one.store.position, self.world.store.log[-1].position)
+
+    def test_P4_a_thread_that_dies_with_a_lock_leaves_a_key_as_it_was_before(self) -> None:
+        """Nobody has shown it anew when a change of the old value is offered."""
+        one, two = self.processes(2, log=["a"])
+
+        def dies() -> None:
+            one.locks["log"].acquire()
+            one.state["log"]
+            self.world.sleep(4)
+
+        died = self.begin(one, dies)
+        self.settle(0.1)
+        self.put(two, log=["new"])
+        self.settle()
+        entry = one.home._entry("log")
+        entry.value.append("b")
+        one.store.hear = lambda: None
+        self.world.go_on(100_000, lambda: bool(died), 60)
+        gc.collect()
+        self.do(one, lambda: one.store.offer(entry, entry.value, one.home._Change("changed in place"), True))
+        for process in (one, two):
+            self.assertEqual(process.state["log"], ["new"])
+
+    def test_P1_what_was_left_and_has_come_says_nothing_of_the_next_change(self) -> None:
+        one, two = self.processes(2, log=["a"])
+
+        def appends() -> None:
+            with one.locks["q"]:
+                one.state["log"].append("b")
+
+        def assigns_quietly() -> None:
+            with one.home.no_rerun:
+                one.state["log"] = ["c"]
+
+        _, goes_on = self.reads_log(one)
+        self.do(one, appends)
+        one.store.hear = lambda: None
+        goes_on.append(1)
+        self.settle(0.2)
+        before = two.home._entry("log").told
+        self.do(one, assigns_quietly)
+        self.settle()
+        self.assertEqual(two.state["log"], ["c"])
+        self.assertEqual(two.home._entry("log").told, before)
+
     def test_P2_values_are_let_go_of_after_the_outermost_turn(self) -> None:
         (one,) = self.processes(1)
         gone: list[bool] = []
