@@ -500,6 +500,7 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
     value = entry.value
     if entry.fingerprint.may_change:
         _hand(entry, ctx, run)
+        value = entry.value  # one that took its place before is in nobody's hand
     return value
 
 

@@ -312,7 +312,8 @@ class Answer(NamedTuple):
 
     status: str  # "ok"; "done" before; "old": a later one was seen; "lost"; "conflict"; "held"
     news: News
-    detail: str | float = ""  # lost: the lock; conflict: the key; held: seconds until another try
+    # lost: the lock; conflict: the key; held: seconds until another try (0: it is not known).
+    detail: str | float = ""
     position: bytes = b""  # after a commit that is "ok"
 
 
@@ -329,7 +330,7 @@ class _Mine(NamedTuple):
 class _Shown(NamedTuple):
     """What a shown object was when it was read from the store, or written there."""
 
-    data: bytes | None = None  # b"": it is none of the store's
+    data: bytes | None = None  # None: the store had none; b"": it is a transaction's, and not there
     # Of its fingerprint, if it was read: pickled here, it may have other bytes than those.
     content: Any = _MISSING
     is_stale: bool = False  # the key is to show the store's value anew
@@ -445,7 +446,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """Take over what is new, and find out whether the store is back."""
         number = 0
         if self.away is not None:  # then nobody else asks, and nobody is to wait for us
-            # P5: what is still under way from before comes too late.
+            # P5: what is still under way from before comes too late. That it answers is all that
+            # we want to know here; the same is asked again below, in our turn.
             number = next(self.numbers)
             self.until = time.monotonic() + DEADLINE
             self.ask(self.engine.since, self.position, number)
@@ -545,8 +547,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def kept(self, key: str, fresh: Collection[str]) -> list[Any] | None:
         """Give what transactions here have assigned to a key; None if it is to show the store's.
 
-        Who has the key's own lock decides: it has assigned the key, or may be changing it in place
-        (then there is nothing assigned, []), but not if the lock is `fresh`. Else all that have.
+        Who has the key's own lock decides, alone: it has assigned the key, or may be changing what
+        is shown in place ([]: that is to stay), but not if the lock is `fresh`. Else all that have.
         """
         mine = []
         for transaction, hold in self.open():
@@ -580,20 +582,16 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 if key in self.refused and not was_refused:  # a run may be able to read it
                     flags[entry] = flags[entry]._replace(is_forced=1)
             elif mine and shown.data == b"" and id(entry.value) not in map(id, mine):
-                value = mine[-1]  # and another's was dropped
+                value = mine[-1]  # what another one had assigned is shown, and was dropped
             else:
                 continue
             fingerprint = _home._fingerprint(value)
             items.append((entry, value, fingerprint))
-            was[entry] = shown
+            was[entry] = key, entry.value, shown
             if mine is None:
                 self.mark_shown(key, fingerprint.content)
         if not items and not any(flag.is_forced for flag in flags.values()):
             return
-        for transaction, hold in self.open():
-            for entry in was.keys() & transaction.handed:
-                if entry.key not in hold.mine:
-                    hold.replaced.append((entry.key, entry.value, was[entry]))
         of_all = _Flags(*map(max, zip(_Flags(0), *flags.values(), strict=True)))
         flags[_home._key_set] = of_all._replace(is_forced=0)
         how = _home._Change("changed", "another process", *of_all[2:])
@@ -601,6 +599,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
             changed = set(_home._replace(items, self.let_go))
             told = [e for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)]
             _home._publish(told, how, None)
+        for transaction, hold in self.open():  # also those that took it in hand just before
+            for entry in was.keys() & transaction.handed:
+                if entry.key not in hold.mine:
+                    hold.replaced.append(was[entry])
         _home._notify(told)
 
     def mark_shown(self, key: str, content: Any = _MISSING) -> None:
@@ -889,7 +891,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 self.put_back(hold.mine, _home._change_here()[0])
             hold.mine.clear()
             hold.forced.clear()
-            if time.monotonic() < until:  # else the leases end by themselves
+            if time.monotonic() < until:  # only its locks are left; else their leases end
                 with suppress(ConnectionError), self.turn():
                     self.send(hold)
             if is_lost or not isinstance(error, ConnectionError):
@@ -1123,8 +1125,7 @@ class SQLite:
         self._connection: Any = None  # None: it is to be opened
         self._files: list[int] = []
         self._size = 0
-        with suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         until = time.monotonic() + PATIENCE
         while True:
             try:
