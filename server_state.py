@@ -547,8 +547,8 @@ def _assign(new: Mapping[str, Any], only_new: bool = False) -> Any:
         _publish(changed, change, run, transaction)
     if transaction.depth == 0:
         _notify(changed)
-    for entry, _, after in items:  # the app still has in hand what it assigns
-        if after.may_change:
+    for entry, *_ in items:  # the app still has in hand what it assigns, or is given
+        if entry.fingerprint.may_change:
             _hand(entry, None, run)
     return replaced[-1] if replaced else _MISSING
 

@@ -152,7 +152,8 @@ class DictEngine:
                 if not is_forced or change.data is not None:
                     if store.values.get(key) == change.data and not is_forced:
                         continue
-                    changed.add(key)
+                    if store.values.get(key) != change.data:
+                        changed.add(key)
                     if change.data is None:
                         del store.values[key]
                     else:

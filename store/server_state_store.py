@@ -420,6 +420,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
 
     def ask(self, operation: Callable[..., Any], *asked: Any, patience: float = PATIENCE) -> Any:
         """Ask the engine, and once more if it does not answer: it knows a request by its number."""
+        if self.limit < _NEVER:
+            hint = "have it done by a thread"
+            raise RuntimeError(f"A __del__ uses server_state in the middle of a request: {hint}.")
         for is_first in (True, False):
             seconds = self.until - time.monotonic()
             if is_first or seconds > 0:
@@ -563,22 +566,27 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """Have all keys show what the store has, but for those that a transaction here has."""
         flags, was, items = {}, {}, []
         said = time.monotonic()
-        for number, key in enumerate(list(self.pending)):
+        keys = list(self.pending)
+        for number, key in enumerate(keys):
             if time.monotonic() > said + 1:
                 said = time.monotonic()
                 message = "server_state reads the store: %d values, and %d are left."
-                _logger.warning(message, number, len(self.pending))
+                _logger.warning(message, number, len(keys) - number)
             if key not in self.pending:
                 continue  # a value that was read has set a key
             entry = _home._entry(key)
             shown = self.shown.get(key, _Shown())
             mine = self.kept(key, fresh)
             if mine is None:
-                flags[entry] = self.pending.pop(key)
+                flags[entry] = self.pending.pop(key)  # while it is read: it may use the state
                 if self.is_shown(key):
                     continue
                 was_refused = key in self.refused
+                data = self.committed.get(key)
                 value = self.opened(key)
+                if self.committed.get(key) is not data:
+                    continue  # what was read has assigned it
+                self.pending[key] = flags[entry]
                 if key in self.refused and not was_refused:  # a run may be able to read it
                     flags[entry] = flags[entry]._replace(is_forced=1)
             elif mine and shown.data == b"" and id(entry.value) not in map(id, mine):
@@ -588,8 +596,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
             fingerprint = _home._fingerprint(value)
             items.append((entry, value, fingerprint))
             was[entry] = key, entry.value, shown
-            if mine is None:
-                self.mark_shown(key, fingerprint.content)
+        items = [item for item in items if item[0].key in self.pending]  # else it is shown by now
+        for entry, _, fingerprint in items:
+            if entry in flags:
+                del self.pending[entry.key]
+                self.mark_shown(entry.key, fingerprint.content)
         if not items and not any(flag.is_forced for flag in flags.values()):
             return
         of_all = _Flags(*map(max, zip(_Flags(0), *flags.values(), strict=True)))
@@ -600,8 +611,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
             told = [e for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)]
             _home._publish(told, how, None)
         for transaction, hold in self.open():  # also those that took it in hand just before
-            for entry in was.keys() & transaction.handed:
-                if entry.key not in hold.mine:
+            for entry, *_ in items:
+                if entry in transaction.handed and entry.key not in hold.mine:
                     hold.replaced.append(was[entry])
         _home._notify(told)
 
@@ -653,15 +664,17 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def found(self, key: str) -> Any:
         """Give the value of a key that has none here; ValueError if it has one in the store.
 
-        A class that could not be imported when the value came may be there now.
+        A class that could not be imported when the value came may be there now. And a value that
+        is just being read may ask for what has come with it.
         """
-        if key not in self.refused:
+        is_on_its_way = key in self.pending and self.mutex._is_owned()  # type: ignore[attr-defined]
+        if key not in self.refused and not is_on_its_way:
             return _MISSING
         with self.turn(needs_store=False):
             self.read_anew(key)
         reason = self.refused.get(key)
         if reason is None:
-            return _home._entry(key).value
+            return _home._read(key, False)  # and note who has it in hand
         hint = (
             "give all processes the same secret; let the __setstate__ of a class that has changed "
             "take the old state; or assign it anew"
@@ -830,7 +843,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
             return hold.mine[key].value
         self.show()
         value = _home._entry(key).value if self.is_shown(key) else self.opened(key)
-        return self.found(key) if value is _MISSING else value
+        return self.found(key) if value is _MISSING and key in self.refused else value
 
     def keep(self, hold: _Hold, key: str, mine: _Mine) -> None:
         """Note what a transaction is to commit."""
@@ -1053,6 +1066,11 @@ ELSE EXISTS (SELECT 1 FROM log WHERE app = :app AND position = :position
     AND number = CAST(CAST(:position AS TEXT) AS INTEGER)) END,
 coalesce((SELECT token FROM locks WHERE app = :process), 0)
 """
+# The latest change, and who has which locks. (Others also write that they wait for one.)
+_BELL = """
+SELECT max(number), NULL FROM log WHERE app = :app
+UNION ALL SELECT name, token FROM locks WHERE app = :app
+"""
 _ENTRIES = """
 SELECT key, flags FROM log
 WHERE app = :app AND number > CAST(CAST(:position AS TEXT) AS INTEGER) ORDER BY number
@@ -1065,7 +1083,8 @@ SELECT changed.key, data FROM (
 """
 # What changes nothing is not told.
 _TELL = """
-INSERT INTO log SELECT :app, entry, CAST(entry || :mark AS BLOB), :key, :is_change, :flags
+INSERT INTO log
+SELECT :app, entry, CAST(entry || :mark AS BLOB), :key, :is_change AND changes(), :flags
 FROM (SELECT coalesce(max(number), 0) + 1 AS entry FROM log WHERE app = :app)
 WHERE :is_forced OR changes() -- of the statement before
 """
@@ -1121,7 +1140,8 @@ class SQLite:
         self._path = self.place(where)
         names = {"app": _name(name), "process": _name(f"{name} {process}")}
         self._ours = {**names, "lease": LEASE, "unfair": UNFAIR}
-        self._mutex = threading.Lock()  # guards the connection, for as long as one request takes
+        # Guards the connection, for as long as one request takes; re-entrant for a `__del__`.
+        self._mutex = threading.RLock()
         self._connection: Any = None  # None: it is to be opened
         self._files: list[int] = []
         self._size = 0
@@ -1208,7 +1228,11 @@ class SQLite:
                     if before:  # until now its inodes were not to be given to others
                         before.close()
                     self._files, _ = self._find_files()
-                    self._heard: Any = None  # what the bell said when we last asked
+                    if self._files[:1] != files[:1]:  # replaced, just while it was opened
+                        raise TimeoutError(f"{self._path} was replaced")
+                    # How often others have written, and what, when we last asked.
+                    self._heard: Any = None
+                    self._rung: Any = None
                     self._is_good = True
                 self._size = size
                 yield
@@ -1244,7 +1268,7 @@ class SQLite:
     def since(self, position: bytes, number: int = 0) -> News:
         with self._request("BEGIN IMMEDIATE" if number else "BEGIN"):
             news, seen = self._news(position)
-            self._heard = self._run("PRAGMA data_version")
+            self._heard, self._rung = self._run("PRAGMA data_version"), self._run(_BELL)
             if number > seen:
                 self._run(_NOTE, number=number)
             if not position:
@@ -1318,7 +1342,10 @@ class SQLite:
             with self._mutex:
                 if not self._is_good:
                     return  # the next request opens it
-                is_quiet = self._run("PRAGMA data_version") == self._heard
+                version = self._run("PRAGMA data_version")
+                is_quiet = version == self._heard or self._run(_BELL) == self._rung
+                if is_quiet:  # else it stays so until we have asked
+                    self._heard = version
             if not is_quiet or time.monotonic() > until:
                 break
             time.sleep(_TICK)

@@ -15,6 +15,7 @@ import textwrap
 import threading
 import time
 import unittest
+import unittest.mock
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import SkipTest
@@ -208,6 +209,8 @@ class Suite(Base):
                 self.assertEqual(news.flags, [("x", b"flags")])
                 self.assertEqual(news.values.get("x", data), data)
                 self.assertEqual(self.all(self.two), {"x": data})
+                guarded = self.commit(self.two, {"x": put(data, kind="guarded")}, position=position)
+                self.assertEqual(guarded.status, "ok" if data == b"1" else "conflict")
                 position = answer.position
 
     def test_guarded_changes(self) -> None:
@@ -565,6 +568,45 @@ class SQLite(Suite, unittest.TestCase):
         self.addCleanup(close, others[0])
         for engine in (late, *others):
             self.assertEqual(engine.since(b"").values, {"x": b"1"})
+
+    def test_P9_who_waits_for_a_lock_wakes_nobody(self) -> None:
+        """They write that they wait; two of them would have each other ask again all the time."""
+        self.take(self.two, ["x"], "holder")
+        position = self.one.since(b"").position
+        three = self.engine()
+        waits = 0
+
+        def tick(seconds: float) -> None:
+            nonlocal waits
+            waits += 1
+            if waits < 5:
+                self.assertEqual(self.acquire(three, ["x"], "waiter").status, "held")
+            else:
+                self.commit(self.two, {}, "holder", ["x"])
+
+        with unittest.mock.patch("server_state_store.time.sleep", tick):
+            self.one.wait(position, 60)
+        self.assertEqual(waits, 5)
+
+    def test_P10_a_file_that_is_replaced_while_it_is_opened(self) -> None:
+        copy = self.path.with_name("copy.db")
+        self.commit(self.one, {"x": put(b"1")})
+        self.one._connection.execute("VACUUM INTO ?", [str(copy)])
+        close(self.two)
+        opened = self.one._open
+
+        def late(is_new: bool) -> Any:
+            self.one._open = opened
+            connection = opened(is_new)
+            copy.replace(self.path)
+            return connection
+
+        self.one._open, self.one._is_good = late, False
+        with self.assertRaises(TimeoutError):
+            self.commit(self.one, {"x": put(b"2")})
+        self.commit(self.one, {"x": put(b"3")})
+        other = self.engine()
+        self.assertEqual(self.all(other), {"x": b"3"})
 
     def test_P9_those_who_gave_up_leave_no_line(self) -> None:
         self.acquire(self.one, ["x"], "holder")

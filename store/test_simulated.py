@@ -1903,6 +1903,124 @@ class Directed(unittest.TestCase):
         self.assertEqual(two.store.pending, {})
         self.assertEqual(two.warnings, [])
 
+    def test_P10_a_value_that_asks_for_keys_when_it_is_read(self) -> None:
+        """As does a module that is imported for its class: `server_state.setdefault("count", 0)` at its top."""
+
+        def if_missing(state: Any) -> None:
+            for key in ("before", "later", "new"):
+                if key not in state:
+                    state[key] = 0
+
+        def defaults(state: Any) -> None:
+            for key in ("before", "later", "new"):
+                state.setdefault(key, 0)
+
+        def locks(state: Any) -> None:
+            with self.world.processes[-1].locks["before"]:
+                state["before"] = state.get("before", 0) + 0
+
+        for asks in (if_missing, defaults, locks):
+            with self.subTest(asks.__name__):
+                (one,) = self.processes(1)
+                states: list[Any] = []
+                module = self.room_module(lambda asks=asks, states=states: list(map(asks, states)))  # type: ignore[misc]
+                for key, value in {"before": 7, "room": module.Room(), "later": 8}.items():
+                    self.put(one, **{key: value})
+                two = Process(self.world, "two")
+                self.world.processes.append(two)
+                states.append(two.state)
+                self.do(two, two.connect)
+                self.settle()
+                for process in (one, two):
+                    self.assertEqual([process.state[key] for key in ("before", "later")], [7, 8])
+                    self.assertIsInstance(process.state["room"], module.Room)
+                self.assertEqual(two.store.pending, {})
+                one.is_dead = two.is_dead = True
+                self.settle()
+
+    def test_P1_a_value_that_assigns_a_key_that_came_with_it(self) -> None:
+        for key in ("a", "room", "z"):
+            with self.subTest(key):
+                one, two = self.processes(2, a=0, room=0, z=0)
+                module = self.room_module(lambda key=key, two=two: two.state.update({key: "by two"}))  # type: ignore[misc]
+                self.put(one, a=1, room=module.Room(), z=1)
+                self.settle()
+                states = [process.state.to_dict() for process in (one, two)]
+                self.assertEqual(states[0][key], "by two")
+                for other in ("a", "z"):
+                    self.assertEqual(states[0][other], states[1][other])
+                self.assertEqual(states[1][key], "by two")
+                self.assertTrue(two.store.is_shown(key))
+                one.is_dead = two.is_dead = True
+                self.settle()
+
+    def test_P3_what_lacked_its_class_is_in_hand_once_it_is_read(self) -> None:
+        (one,) = self.processes(1, q=0)
+        module = self.room_module(lambda: None)
+        exec("class Room:\n  def __init__(self): self.log = []", vars(module))
+        room = module.Room
+        self.put(one, room=room())
+        del module.Room
+        two = Process(self.world, "two")
+        self.world.processes.append(two)
+        self.do(two, two.connect)
+
+        def appends() -> None:
+            module.Room = room
+            with two.locks["chat"]:
+                two.state["room"].log.append("hello")
+                two.state["q"] = 1
+
+        self.do(two, appends)
+        self.settle()
+        for process in (one, two):
+            self.assertEqual((process.state["room"].log, process.state["q"]), (["hello"], 1))
+
+    def test_P3_what_setdefault_gives_that_came_just_now_is_in_hand(self) -> None:
+        one, two = self.processes(2, q=0)
+        read = one.home._read
+
+        def reads(*what: Any) -> Any:
+            value = read(*what)
+            if what[0] == "log":
+                one.home._read = read
+                self.world.pause(lambda: "log" in one.home._present)
+            return value
+
+        def appends() -> None:
+            with one.locks["other"]:
+                one.home._read = reads
+                one.state.setdefault("log", None).append("b")
+                one.state["q"] = 1
+
+        done = self.begin(one, appends)
+        self.settle(0.1)
+        self.put(two, log=[])
+        self.world.go_on(10_000, lambda: bool(done), 10)
+        self.settle()
+        for process in (one, two):
+            self.assertEqual(process.state.to_dict(), {"log": ["b"], "q": 1})
+
+    def test_P6_a_del_that_uses_the_state_in_the_middle_of_a_request(self) -> None:
+        """The collector may run one at any moment; it gets an error, and the request goes on."""
+        (one,) = self.processes(1, x=0)
+        commit = self.wire(one).commit
+        errors: list[Exception] = []
+
+        def collects(*asked: Any) -> Any:
+            self.wire(one).commit = commit
+            try:
+                one.state["gone"] = 1
+            except RuntimeError as error:
+                errors.append(error)
+            return commit(*asked)
+
+        self.wire(one).commit = collects
+        self.put(one, x=1)
+        self.assertRegex(str(errors[0]), "__del__")
+        self.settle()
+        self.assertEqual(one.state.to_dict(), {"x": 1})
+
     def test_P8_a_value_that_panics_when_it_is_pickled(self) -> None:
         class Panic(BaseException):
             pass
