@@ -711,7 +711,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
     def here(self) -> tuple[bool, _Hold]:
         """Say whether this thread is in a transaction, and give what that holds, or a new one."""
         transaction = _home._local.transaction
-        is_open = transaction.depth > 0
+        is_open = transaction.depth > 0 and transaction in self.holds  # else it is just ending
         return is_open, self.hold(transaction) if is_open else _Hold()
 
     def drop(self, transaction: Any) -> None:

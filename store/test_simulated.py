@@ -176,6 +176,29 @@ class Local:
         return self.world.local if current is None else current.local  # type: ignore[no-any-return]
 
 
+class Asking:
+    """A value that uses the state when a process reads it from the store, as does a module that is imported for it."""
+
+    reader: tuple[Task, Callable[[int], None]] | None = None  # who reads just now, and what it does then
+
+    def __init__(self, serial: int) -> None:
+        self.serial = serial
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.serial = state["serial"]
+        if Asking.reader is not None and Asking.reader[0] is Asking.reader[0].world.current:
+            Asking.reader[1](self.serial)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Asking) and other.serial == self.serial
+
+    def __hash__(self) -> int:
+        return hash(self.serial)
+
+    def __repr__(self) -> str:
+        return f"Asking({self.serial})"
+
+
 # --- Processes and the network ---
 class Process:
     """Copies of both files, as a server process has them."""
@@ -188,6 +211,17 @@ class Process:
         self.home._local = Local(world, self.home._Local.__init__)
         self.file = self.loaded("server_state_store", STORE)
         self.state, self.locks = self.home.server_state, self.home.server_state_lock
+        self.asks: Callable[[int], None] = lambda serial: None
+        opened = self.file._Store.opened
+
+        def opens(store: Any, key: str) -> Any:
+            before, Asking.reader = Asking.reader, (world.current, self.asks)
+            try:
+                return opened(store, key)
+            finally:
+                Asking.reader = before
+
+        self.file._Store.opened = opens
         self.wire: Wire | None = None
         self.stills = 0  # how often it stood still
         self.slow = 0.0  # seconds for which it waited in vain, of a store that is not known to be away
@@ -504,6 +538,8 @@ class World:
                 self.wrong.append(f"P3: {key} goes from {before} to {after}: half-done")
         elif after is not None:
             self.count((key, after[0] if key == "renewed" else after))
+        if key == "once" and None not in (before, after):
+            self.wrong.append(f"P4: {key} goes from {before} to {after}")
         if key.startswith("job") and before is not None:
             if after is not None:
                 self.wrong.append(f"P4: {key} goes from {before} to {after}")
@@ -572,6 +608,7 @@ class Simulation:
 
     def begin_process(self, name: str, parent: Process | None = None) -> None:
         process = Process(self.world, name, parent)
+        process.asks = lambda serial: self.ask(process, serial)
         self.world.processes.append(process)
         self.world.start(process, process.connect)
 
@@ -621,7 +658,7 @@ class Simulation:
     # What a thread does.
     def act(self, process: Process) -> None:
         kinds = "increment increment append append pair pairs write write update other loose job job take once nested"
-        kinds += " quiet several delete leave force both hum hum same slow append_later together renew"
+        kinds += " asking quiet several delete leave force both hum hum same slow append_later together renew"
         kind = self.random.choice(kinds.split())
         begun, still = self.world.now, process.stills
         try:
@@ -950,6 +987,22 @@ class Simulation:
             process.state.pop("once", None)
             return
         self.check_given("once", process.state.setdefault("once", serial), process.pending)
+
+    def do_asking(self, process: Process) -> None:
+        """Assign what uses the state when it is read."""
+        value = Asking(next(self.serial))
+        with self.noted(process, ("asks", value)):
+            process.state["asks"] = value
+
+    def ask(self, process: Process, serial: int) -> None:
+        """Use the state, as a value that is just being read."""
+        with suppress(ConnectionError, process.file.LockLostError):
+            if serial % 3 == 2 or process.store.here()[0]:  # what it changed would come with the transaction
+                process.state.to_dict()
+            elif serial % 3 == 1:
+                self.do_update(process)
+            else:
+                self.do_once(process)
 
     def check_given(self, key: str, given: Any, pending: Any) -> None:
         """What `setdefault` gives was in the store, or is shown here because a transaction has assigned it."""
@@ -1937,6 +1990,27 @@ class Directed(unittest.TestCase):
                 self.assertEqual(two.store.pending, {})
                 one.is_dead = two.is_dead = True
                 self.settle()
+
+    def test_P1_a_value_that_sets_a_key_when_a_release_reads_it(self) -> None:
+        """Its transaction has been committed: what is set then does not come with it any more."""
+        one, two = self.processes(2, q=0)
+        module = self.room_module(lambda: one.state.setdefault("config", 1))
+        one.store.hear = lambda: None
+        goes_on: list[int] = []
+
+        def increments() -> None:
+            with one.locks["q"]:
+                self.world.pause(lambda: bool(goes_on))
+                one.state["q"] = 1
+
+        done = self.begin(one, increments)
+        self.settle(0.1)
+        self.put(two, room=module.Room())
+        goes_on.append(1)
+        self.settle()
+        self.assertEqual(done, [None])
+        for process in (one, two):
+            self.assertEqual((process.state["config"], process.state["q"]), (1, 1))
 
     def test_P1_a_value_that_assigns_a_key_that_came_with_it(self) -> None:
         for key in ("a", "room", "z"):
