@@ -427,6 +427,7 @@ class _Entry:
         self.fingerprint = _NOTHING
         self.version = 0
         self.told = 0  # the version that readers are rerun for
+        self.noted = 0  # the version that a run has noted last
         self.change = _BY_A_THREAD
 
     def name(self) -> str:
@@ -513,6 +514,8 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
     quiet = _quiet.get()
     transaction = _local.transaction
     if transaction.depth > 0:
+        if entry not in transaction.handed and entry.noted == entry.version:
+            _inspector.look_at(entry)  # or it may be changed back, and who shows it is not rerun
         transaction.handed.add(entry)
     if quiet is not None:
         if entry not in quiet.handed:
@@ -942,7 +945,7 @@ class _Inspector:
         """
         with _master:
             suspects = self.suspected.get(entry, [])
-            authors = {*me, *(suspect.author for suspect in suspects)}
+            authors = self.authors(entry).union(me)
             if not authors or (not is_last_chance and self.is_held(entry)):
                 return False  # its release has it looked at
             seen = len(suspects)
@@ -952,7 +955,7 @@ class _Inspector:
         with _master:
             if not is_last_chance and self.is_held(entry):
                 return False  # it was taken while we looked
-            authors |= {suspect.author for suspect in suspects}
+            authors |= self.authors(entry)
             if self.suspected.get(entry) is suspects:  # and what came meanwhile stays suspected
                 del self.suspected[entry]
                 if suspects[seen:]:
@@ -960,11 +963,15 @@ class _Inspector:
             if entry.fingerprint is not before or after.content == before.content:
                 return False
             entry.fingerprint = after
-            authors |= {run for run in _running if entry in run.handed}
             if any(entry in one.handed for one in self.others()):
                 authors.add(_Cause())
         is_locked = any(suspect.is_locked for suspect in suspects) or _local.transaction.depth > 0
         return self.publish(entry, value, authors, is_locked)
+
+    def authors(self, entry: _Entry) -> set[_Run | _Cause]:
+        """Give who may have changed a value, or is known to be able to. Under the master lock."""
+        authors = {suspect.author for suspect in self.suspected.get(entry, [])}
+        return authors | {run for run in _running if entry in run.handed}
 
     def is_held(self, entry: _Entry) -> bool:
         """Whether another thread may be changing a value just now. Under the master lock.
@@ -1008,14 +1015,15 @@ class _Inspector:
 
     def take_for_told(self, entry: _Entry) -> None:
         """Take what was changed in a `no_rerun` for told, unless others may have changed it too."""
-        value = entry.value
-        before = entry.fingerprint
-        after = _fingerprint(value)
-        with _master:
-            is_others = entry in self.suspected or self.is_held(entry)
-            if entry.fingerprint is not before or is_others:
-                return
-            entry.fingerprint = after
+        while True:
+            before, value = entry.fingerprint, entry.value
+            after = _fingerprint(value)
+            with _master:
+                if entry in self.suspected or self.is_held(entry):
+                    return
+                if entry.fingerprint is before:
+                    entry.fingerprint = after
+                    break  # else it may have been looked at before our change
         if after.content != before.content:
             _store.offer(entry, value, _Change("changed in place"), is_told=False)
 
@@ -1102,7 +1110,8 @@ class _Run:
         notes = self.readers.get(fragment)
         if notes is None:
             notes = self.readers.setdefault(fragment, {})
-        notes.setdefault(entry, entry.version)
+        entry.noted = entry.version
+        notes.setdefault(entry, entry.noted)
         if is_shown:
             self.messages_before.setdefault(entry, self.messages)
 
@@ -1687,7 +1696,8 @@ class _Alone:
     use what reads and writes (`_entry`, `_present`, `_key_set`, `_assign`, `_replace`, `_publish`,
     `_notify`, `_fingerprint`, `_MISSING`, under `_master` where they say so), what tells who asks
     (`_change_here`, `_local.transaction`, `_quiet`, `_Change`, `_IN_PLACE_CHAIN`), and
-    `_request_rerun`. A fork's child says `_inspector.is_running = False`: it has no such thread.
+    `_request_rerun`, and know what is `_inspector.suspected`. A fork's child says
+    `_inspector.is_running = False`: it has no such thread.
     """
 
     def acquire(self, lock: KeyLock, blocking: bool, timeout: float) -> bool:

@@ -1123,6 +1123,65 @@ class Locks(Case):
         self.world.settle()
         self.assertEqual(other.shown[None, "x"], repr(Point("told")))
 
+    def test_R4_what_is_changed_back_before_anybody_has_looked(self):
+        """A queue: a tab puts a job in and shows it, and a worker takes it out at once."""
+
+        def add():
+            with self.locks["jobs"]:
+                self.state.jobs.append("job")
+
+        def add_without_a_lock(session):
+            self.state.jobs.append("job")
+            yield
+            yield
+
+        for action in (does(add), add_without_a_lock):
+            for lock in ("jobs", "other"):
+                with self.subTest(action=action, lock=lock):
+                    self.state.jobs = []
+                    self.world.settle()
+                    tab, other = self.tabs(2, reads("jobs"))
+                    tab.click(action)
+                    while "job" not in self.state.jobs:
+                        self.world.step_runner(self.world.runners[0])
+                    other.click()
+                    self.run_beside(other, "jobs", "['job']")
+                    with self.locks[lock]:
+                        self.state.jobs.pop()
+                    self.world.settle()
+                    for one in (tab, other):
+                        self.assertEqual(one.shown[None, "jobs"], "[]")
+
+    def test_L6_who_takes_a_lock_again_and_again_looks_only_for_who_has_read(self):
+        self.state.log = []
+        self.tabs(1, reads("log"))
+        before = self.module._fingerprint
+        with mock.patch.object(self.module, "_fingerprint", side_effect=before) as look:
+            for number in range(100):
+                with self.locks["log"]:
+                    self.state.log.append(number)
+            self.assertLess(look.call_count, 3)
+
+    def test_L4_two_blocks_of_no_rerun_that_end_at_once(self):
+        """One has looked before the other's change, and says so while the other looks."""
+        kept, before, entry = [], self.module._fingerprint, self.module._entry("x")
+
+        def ends_meanwhile(value):
+            self.module._fingerprint = before
+            entry.fingerprint = before([])
+            return before(value)
+
+        class Store(self.module._Alone):
+            def offer(self, entry, value, change, is_told):
+                kept.append(list(value))
+                return True
+
+        self.state.x = []
+        with mock.patch.object(self.module, "_store", Store()), self.module.no_rerun:
+            self.state.x.append("mine")
+            self.module._fingerprint = ends_meanwhile
+        self.assertEqual(kept, [["mine"]])
+
     def test_L5_a_value_that_raises_SystemExit_does_not_end_the_looks(self):
         class Value:
             def __getstate__(self):
@@ -4000,7 +4059,7 @@ class Simulation:
         if shown and is_current and not may_look_current and not self.in_place:
             self.wrong.append(f"R4: {session.id} is rerun in {fragment} although all that it shows is current")
 
-    def action(self, in_place="log pair"):
+    def action(self, in_place="log pair take"):
         state, key, value = self.state, self.random.choice("ab"), next(self.serial)
         kinds = f"write locked add delete stop peek equal quiet force leave both again {in_place}".split()
         kind, module = self.random.choice(kinds), self.module
@@ -4062,6 +4121,8 @@ class Simulation:
                         raise StopScript
                     if kind == "pair":
                         state.setdefault("log", []).append(value)
+                    if kind == "take" and state.get("log"):
+                        state["log"].pop()  # perhaps what was put there before anybody has looked
                     state["n"] = old + 1
                     self.added += 1
                 finally:
