@@ -351,8 +351,10 @@ class _Hold:
         self.mine: dict[str, _Mine] = {}
         self.forced: set[str] = set()
         self.error: Exception | None = None  # why nothing of it can be committed any more
-        # What it had in hand when another process's value took its place.
-        self.replaced: list[tuple[str, Any, _Shown]] = []
+        # What it had in hand when another process's value took its place: of a key the first one,
+        # and (True) the latest.
+        self.replaced: dict[tuple[str, bool], tuple[Any, _Shown]] = {}
+        self.until = time.monotonic() + 3 * LEASE  # from then on nobody leaves it what they change
 
 
 class _Store(_home._Alone):  # type: ignore[misc]
@@ -595,7 +597,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 continue
             fingerprint = _home._fingerprint(value)
             items.append((entry, value, fingerprint))
-            was[entry] = key, entry.value, shown
+            was[entry] = entry.value, shown
         items = [item for item in items if item[0].key in self.pending]  # else it is shown by now
         for entry, _, fingerprint in items:
             if entry in flags:
@@ -608,12 +610,13 @@ class _Store(_home._Alone):  # type: ignore[misc]
         how = _home._Change("changed", "another process", *of_all[2:])
         with _home._master:
             changed = set(_home._replace(items, self.let_go))
+            changed |= _home._inspector.suspected.keys()  # they may have been changed back
             told = [e for e, f in flags.items() if f.is_told and (f.is_forced or e in changed)]
             _home._publish(told, how, None)
         for transaction, hold in self.open():  # also those that took it in hand just before
             for entry, *_ in items:
                 if entry in transaction.handed and entry.key not in hold.mine:
-                    hold.replaced.append(was[entry])
+                    hold.replaced[entry.key, (entry.key, False) in hold.replaced] = was[entry]
         _home._notify(told)
 
     def mark_shown(self, key: str, content: Any = _MISSING) -> None:
@@ -725,8 +728,14 @@ class _Store(_home._Alone):  # type: ignore[misc]
         While others hold the store's, ours is let go of: its holder may have to take it again.
         """
         transaction = _home._local.transaction
-        hold = self.hold(transaction)
         names = {*lock._names} - self.local
+        # A value that is being read or sent waits for nobody, and joins no transaction.
+        is_within = self.mutex._is_owned()  # type: ignore[attr-defined]
+        is_within = is_within and not names <= self.here()[1].names
+        if is_within and (transaction.depth > 0 or transaction in self.holds or lock.locked()):
+            what = f"The lock of {lock._names} is asked for while a value is read or sent"
+            raise RuntimeError(f"{what}: import the value's module in the script.")
+        hold = self.hold(transaction)
         until = time.monotonic() + timeout if timeout >= 0 else _NEVER
         is_ours = False
         try:
@@ -947,7 +956,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         key = entry.key
         for transaction, hold in self.open():
             is_in_hand = entry in transaction.handed or key in hold.mine
-            is_in_hand = is_in_hand and key not in mine.names
+            is_in_hand = is_in_hand and key not in mine.names and time.monotonic() < hold.until
             if hold is not mine and (is_in_hand or key in hold.names):
                 self.left[key] = flags.after(self.left.get(key))
                 with _home._master:
@@ -959,7 +968,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """LockLostError if others have changed what this transaction changed without its lock."""
         if hold.error is not None and hold.mine:
             raise _bare(hold.error)
-        for key, value, before in hold.replaced:
+        for (key, _), (value, before) in hold.replaced.items():
             if not before.is_still(value, self.sealed(key, value)):
                 raise _conflict(key)
 
@@ -992,9 +1001,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
                 return True
             except (ConnectionError, LockLostError, TypeError, ValueError) as error:
                 self.put_back([key], change)  # with its place in a chain: a run may try again
-                message = 'A change in place of server_state["%s"] was dropped: %s'
-                _logger.warning(message, key, error)
-                return False
+                reason = str(error)
+        message = 'A change in place of server_state["%s"] was dropped: %s'
+        _logger.warning(message, key, reason)  # an app may take locks to keep what is logged
+        return False
 
     def force(self, entry: Any) -> None:
         """Have readers in all processes rerun; under a lock, its release does it."""

@@ -31,6 +31,7 @@ import dict_engine
 HERE = Path(__file__).resolve().parent
 SERVER_STATE = compile((HERE.parent / "server_state.py").read_text(), "server_state.py", "exec")
 STORE = compile((HERE / "server_state_store.py").read_text(), "server_state_store.py", "exec")
+FILES = SERVER_STATE.co_filename, STORE.co_filename
 PATIENCE = 1.5  # seconds until a request that is not answered fails
 WATCH = 0.5  # seconds between looks of the one who interrupts a request
 GIVE_UP = 5.0  # seconds after which a call gives up
@@ -81,18 +82,30 @@ class Task:
         self.world.tasks.append(self)
 
     def main(self) -> None:
+        sys.settrace(self.trace if self.world.interrupts else None)
         try:
             contextvars.Context().run(self.function)
         except Killed:
             pass
         except BaseException as error:
-            self.world.wrong.append(f"{self.process.name}: {error!r}")
+            if not self.process.is_dead:  # else it may be what came of `Killed`
+                self.world.wrong.append(f"{self.process.name}: {error!r}")
             if os.environ.get("SEED"):
                 import traceback
 
                 traceback.print_exc()
+        finally:
+            sys.settrace(None)
         self.is_over = True
         self.local.clear()
+
+    def trace(self, frame: Any, event: str, _: Any) -> Any:
+        """Let others on, perhaps, at any line of the two files."""
+        if event == "call":
+            return self.trace if frame.f_code.co_filename in FILES else None
+        if event == "line" and self.world.random.random() < self.world.interrupts:
+            self.world.pause()
+        return self.trace
 
     def can_go(self) -> bool:
         process, now = self.process, self.world.now
@@ -118,7 +131,10 @@ class Lock:
         while self.owner not in (None, me):
             if not blocking or (until is not None and self.world.now >= until):
                 return False
-            self.world.pause(lambda: self.owner is None, until)
+            if me is None:  # the driver
+                self.world.go_on(100_000, lambda: self.owner is None)
+            else:
+                self.world.pause(lambda: self.owner is None, until)
         self.owner, self.depth = me, self.depth + 1
         return True
 
@@ -209,7 +225,9 @@ class Process:
         self.home = self.loaded("_server_state_1", SERVER_STATE)
         sys.modules["_server_state_1"] = self.home
         self.home._local = Local(world, self.home._Local.__init__)
+        self.home._master._lock = Lock(world)
         self.file = self.loaded("server_state_store", STORE)
+        self.home._connecting = Lock(world)
         self.state, self.locks = self.home.server_state, self.home.server_state_lock
         self.asks: Callable[[int], None] = lambda serial: None
         opened = self.file._Store.opened
@@ -397,6 +415,7 @@ class World:
         self.late: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []  # requests, and when they arrive
         self.processes: list[Process] = []
         self.bad_network = self.random.choice((0.0, 0.0, 0.02, 0.1))
+        self.interrupts = self.random.choice((0.0, 0.0, 0.0, 0.001, 0.01, 0.1))  # of each line
         self.is_down, self.down_since = False, 0.0
         self.saved: Any = None
         self.is_noted = True
@@ -899,7 +918,8 @@ class Simulation:
             took = self.world.now - begun - (process.slow - slow)
             if took > GIVE_UP and stills == process.stills:
                 self.world.wrong.append(f"P6: an assignment under a lock takes {took:.1f} s")
-            is_locked = any(key in one.names for one in process.home._transactions)  # its holder decides
+            # Its holder decides; and may have come and gone while we are interrupted.
+            is_locked = self.world.interrupts or any(key in one.names for one in process.home._transactions)
             if process.state.get(key) != serial and not is_locked:
                 self.world.wrong.append(f"P3: {process.name} assigned {key}={serial} and does not show it")
             self.wait()
@@ -1089,6 +1109,7 @@ def simulate(seed: int) -> str | None:
 
 
 def simulate_quietly(seed: int) -> str | None:
+    sys.unraisablehook = lambda _: None  # of threads that were killed
     gc.disable()
     logging.disable(logging.CRITICAL)
     if seed % 50 == 0:
@@ -1990,6 +2011,155 @@ class Directed(unittest.TestCase):
                 self.assertEqual(two.store.pending, {})
                 one.is_dead = two.is_dead = True
                 self.settle()
+
+    def test_P1_a_change_that_another_process_takes_back_before_it_was_looked_at(self) -> None:
+        """A job is put in here, a tab shows it, and a worker elsewhere takes it out at once."""
+        one, two = self.processes(2, jobs=[])
+        look, one.home._inspector.look = one.home._inspector.look, lambda: None
+
+        def put(process: Process, change: Callable[[list[str]], Any]) -> None:
+            with process.locks["jobs"]:
+                change(process.state["jobs"])
+
+        self.do(one, lambda: put(one, lambda jobs: jobs.append("job")))
+        entry = one.home._entry("jobs")
+        shown = entry.version
+        self.do(two, lambda: put(two, lambda jobs: jobs.pop()))
+        self.settle()
+        self.assertEqual(one.state["jobs"], [])
+        one.home._inspector.look = look
+        one.home._inspector.wake.set()
+        self.settle()
+        self.assertGreater(entry.told, shown)
+
+    def test_P3_what_a_thread_reads_that_never_ends_its_transaction(self) -> None:
+        """It holds a lock for ever, as a leader does: others' changes are left to it for some time only."""
+        one, two = self.processes(2, chat=[])
+
+        def lead() -> None:
+            with one.locks["leader"]:
+                while True:
+                    one.state.get("chat")
+                    self.world.sleep(1.0)
+
+        def say(text: str) -> None:
+            with one.locks["room"]:
+                one.state["chat"].append(text)
+
+        self.begin(one, lead)
+        self.settle(0.1)
+        self.do(one, lambda: say("early"))
+        self.settle(2)
+        self.assertEqual(two.state["chat"], [], "it may yet change it, too")
+        self.settle(40)
+        self.assertEqual(two.state["chat"], ["early"])
+        self.do(one, lambda: say("late"))
+        self.settle()
+        self.assertEqual(two.state["chat"], ["early", "late"])
+
+    def test_P6_what_a_long_transaction_keeps_of_what_others_replace(self) -> None:
+        """Not each of the values, but what tells whether it has changed one."""
+        one, two = self.processes(2, prices=[0], q=0)
+        for changed in ("first", "latest", None):
+            with self.subTest(changed):
+                goes_on: list[int] = []
+
+                def watch(changed: Any = changed, goes_on: list[int] = goes_on) -> None:
+                    with one.locks["watch"]:
+                        first = one.state["prices"]
+                        for number in range(5):
+                            self.world.pause(lambda number=number: len(goes_on) > number)  # type: ignore[misc]
+                            latest = one.state["prices"]
+                        goes_on.append(len(one.store.open()[0][1].replaced))
+                        self.world.pause(lambda: len(goes_on) > 8)
+                        if changed is not None:
+                            (first if changed == "first" else latest).append("by the watcher")
+                        one.state["q"] = 1
+
+                result = self.begin(one, watch)
+                for number in range(5):
+                    self.put(two, prices=[number])
+                    self.settle(1)
+                    goes_on.append(number)
+                    self.settle(0.1)
+                self.put(two, prices=["last"])
+                self.settle(1)
+                goes_on += [6, 7, 8]
+                self.settle()
+                self.assertLess(goes_on[5], 3)
+                if changed is None:
+                    self.assertEqual(result, [None])
+                else:
+                    self.assertIsInstance(result[0], one.file.LockLostError)
+
+    def test_P2_a_lock_that_a_value_asks_for_when_it_is_read(self) -> None:
+        """It is not waited for, under the mutex; nor does it become part of a transaction that is beginning or over."""
+        for when, name in (("acquire", "other"), ("acquire", "q"), ("release", "other"), ("hear", "other")):
+            with self.subTest(when, name=name):
+                one, two = self.processes(2, q=0)
+
+                def locks(one: Process = one, name: str = name) -> None:
+                    if self.world.current.process is one:
+                        with one.locks[name]:
+                            one.state["config"] = 1
+
+                module = self.room_module(locks)
+                goes_on: list[int] = []
+
+                def increments(one: Process = one, when: str = when, goes_on: list[int] = goes_on) -> None:
+                    if when == "acquire":
+                        self.world.pause(lambda: bool(goes_on))
+                    with one.locks["q"]:
+                        before = one.state["q"]
+                        self.world.pause(lambda: bool(goes_on))
+                        self.assertIn("q", self.world.store.locks)
+                        one.state["q"] = before + 1
+
+                def holds(one: Process = one, goes_on: list[int] = goes_on) -> None:
+                    with one.locks["other"]:
+                        self.world.pause(lambda: bool(goes_on))
+                        one.state["z"] = 1
+
+                if when == "hear":
+                    done = self.begin(one, holds)
+                else:
+                    one.store.hear = lambda: None
+                    done = self.begin(one, increments)
+                self.settle(0.1)
+                self.put(two, room=module.Room())
+                self.settle(0.1)
+                goes_on.append(1)
+                self.settle()
+                self.assertEqual((done, one.store.open()), ([None], []))
+                self.assertEqual([n for n, (_, until) in self.world.store.locks.items() if until > self.world.now], [])
+                self.assertEqual(self.do(two, lambda two=two: two.state["q"]), int(when != "hear"))  # type: ignore[misc]
+                with self.subTest("it is read where nothing is held"):
+                    self.assertEqual(type(self.do(one, lambda one=one: one.state["room"])).__name__, "Room")  # type: ignore[misc]
+                    self.settle()
+                    self.assertEqual(two.state["config"], 1)
+                self.do(two, lambda two=two: two.state.clear())  # type: ignore[misc]
+                one.is_dead = two.is_dead = True
+                self.settle()
+
+    def test_P2_a_lock_that_a_value_asks_for_when_it_is_sent(self) -> None:
+        """It is had already: the release that sends the value is its own."""
+        one, two = self.processes(2)
+        module = types.ModuleType("of_an_app")
+        vars(module)["locks"] = one.locks
+        exec("class Room:\n  def __getstate__(self):\n    with locks['room']: return {'x': self.x}", vars(module))
+        sys.modules["of_an_app"] = module
+        self.addCleanup(sys.modules.pop, "of_an_app", None)
+
+        def assigns() -> None:
+            with one.locks["room"]:
+                room = module.Room()
+                room.x = 1
+                one.state["room"] = room
+                one.state["room"].x = 2
+
+        self.do(one, assigns)
+        self.settle()
+        self.assertEqual(self.do(two, lambda: two.state["room"].x), 2)
 
     def test_P1_a_value_that_sets_a_key_when_a_release_reads_it(self) -> None:
         """Its transaction has been committed: what is set then does not come with it any more."""
