@@ -427,7 +427,7 @@ class _Entry:
         self.fingerprint = _NOTHING
         self.version = 0
         self.told = 0  # the version that readers are rerun for
-        self.noted = 0  # the version that a run has noted last
+        self.noted = -1  # the version that a run has noted last
         self.change = _BY_A_THREAD
 
     def name(self) -> str:
@@ -515,7 +515,8 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
     transaction = _local.transaction
     if transaction.depth > 0:
         if entry not in transaction.handed and entry.noted == entry.version:
-            _inspector.look_at(entry)  # or it may be changed back, and who shows it is not rerun
+            # Else it may be changed back, and who shows it is not rerun.
+            _inspector.look_at(entry, is_last_chance=entry.key in transaction.names)
         transaction.handed.add(entry)
     if quiet is not None:
         if entry not in quiet.handed:

@@ -1135,12 +1135,16 @@ class Locks(Case):
             yield
             yield
 
+        reader = types.SimpleNamespace(ctx=None)
         for action in (does(add), add_without_a_lock):
             for lock in ("jobs", "other"):
                 with self.subTest(action=action, lock=lock):
                     self.state.jobs = []
                     self.world.settle()
                     tab, other = self.tabs(2, reads("jobs"))
+                    self.in_thread(reader, self.locks["page"].acquire)
+                    if lock == "jobs":  # then it does not matter who else has it in hand
+                        self.in_thread(reader, lambda: self.state.jobs)
                     tab.click(action)
                     while "job" not in self.state.jobs:
                         self.world.step_runner(self.world.runners[0])
@@ -1148,6 +1152,7 @@ class Locks(Case):
                     self.run_beside(other, "jobs", "['job']")
                     with self.locks[lock]:
                         self.state.jobs.pop()
+                    self.in_thread(reader, self.locks["page"].release)
                     self.world.settle()
                     for one in (tab, other):
                         self.assertEqual(one.shown[None, "jobs"], "[]")
@@ -1811,7 +1816,7 @@ class Locks(Case):
         one.click(slowly)
         for _ in range(3):
             self.world.step_runner(self.world.runners[0])
-        with self.locks["chat"]:
+        with self.locks["side"]:  # who has its own lock would look (R4)
             self.state.chat.append("more")
         self.world.step_inspector()
         for _ in range(5):

@@ -103,7 +103,7 @@ class Task:
         """Let others on, perhaps, at any line of the two files."""
         if event == "call":
             return self.trace if frame.f_code.co_filename in FILES else None
-        if event == "line" and self.world.random.random() < self.world.interrupts:
+        if event == "line" and self.world.current and self.world.random.random() < self.world.interrupts:
             self.world.pause()
         return self.trace
 
@@ -682,6 +682,9 @@ class Simulation:
         begun, still = self.world.now, process.stills
         try:
             getattr(self, f"do_{kind}")(process)
+        except KeyError:
+            if not self.world.went_back:  # what was there a moment ago
+                raise
         except (ConnectionError, process.file.LockLostError) as error:
             process.seen.clear()
             process.failures += 1
