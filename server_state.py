@@ -190,6 +190,8 @@ class KeyLock:
         transaction = _local.transaction
         transaction.depth += 1
         transaction.names.update(self._names)
+        for name in self._names:
+            _inspector.look_before_change(_entry(name), is_last_chance=True)
         return True
 
     def release(self, *error: object) -> None:
@@ -497,6 +499,9 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
     """
     ctx, run = _here()
     if run is not None and ctx._has_script_started:  # what a callback reads is not shown
+        lock = _locks.get(entry.key)
+        if lock is not None and lock.locked() and not lock._lock._is_owned():
+            _inspector.look_at(entry)  # its holder may change it back before the release
         run.note(entry, _fragment(ctx), is_shown)
     value = entry.value
     if entry.fingerprint.may_change:
@@ -513,11 +518,9 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
     """
     quiet = _quiet.get()
     transaction = _local.transaction
-    if transaction.depth > 0:
-        if entry not in transaction.handed and entry.noted == entry.version:
-            # Else it may be changed back, and who shows it is not rerun.
-            _inspector.look_at(entry, is_last_chance=entry.key in transaction.names)
+    if transaction.depth > 0 and entry not in transaction.handed:
         transaction.handed.add(entry)
+        _inspector.look_before_change(entry)
     if quiet is not None:
         if entry not in quiet.handed:
             quiet.handed.add(entry)
@@ -947,15 +950,18 @@ class _Inspector:
         with _master:
             suspects = self.suspected.get(entry, [])
             authors = self.authors(entry).union(me)
-            if not authors or (not is_last_chance and self.is_held(entry)):
-                return False  # its release has it looked at
+            if not authors and not self.is_held(entry):
+                return False
             seen = len(suspects)
             value = entry.value
             before = entry.fingerprint
         after = _fingerprint(value)
         with _master:
-            if not is_last_chance and self.is_held(entry):
-                return False  # it was taken while we looked
+            if not is_last_chance and self.is_held(entry):  # its release has it looked at
+                if entry.fingerprint is before and after.content != before.content:
+                    # Told is it then, and that it is another one, whatever comes.
+                    entry.fingerprint = after._replace(content=object())
+                return False
             authors |= self.authors(entry)
             if self.suspected.get(entry) is suspects:  # and what came meanwhile stays suspected
                 del self.suspected[entry]
@@ -1005,9 +1011,18 @@ class _Inspector:
         """
         with _master:
             in_hand = any(entry in run.handed for run in _running if run is not me)
+            in_hand |= any(entry.key in one.names or entry in one.handed for one in self.others())
             is_suspect = in_hand or entry in self.suspected
         if is_suspect and self.look_at(entry, [me or _Cause()], is_last_chance=True):
             _notify([entry])
+
+    def look_before_change(self, entry: _Entry, is_last_chance: bool = False) -> None:
+        """Look at what was read since it was last looked at, before a change that takes it back.
+
+        (A tab adds a job to a queue and shows it; a worker takes it out at once.)
+        """
+        if entry.noted == entry.version and entry.fingerprint.may_change:
+            self.look_at(entry, is_last_chance=is_last_chance)
 
     def tell_by_now(self, entry: _Entry, me: _Run | None) -> None:
         """Tell what was changed before a `no_rerun`."""
@@ -1017,7 +1032,8 @@ class _Inspector:
     def take_for_told(self, entry: _Entry) -> None:
         """Take what was changed in a `no_rerun` for told, unless others may have changed it too."""
         while True:
-            before, value = entry.fingerprint, entry.value
+            with _master:
+                before, value = entry.fingerprint, entry.value
             after = _fingerprint(value)
             with _master:
                 if entry in self.suspected or self.is_held(entry):

@@ -1157,15 +1157,107 @@ class Locks(Case):
                     for one in (tab, other):
                         self.assertEqual(one.shown[None, "jobs"], "[]")
 
+    def test_R4_what_is_changed_there_and_back_under_a_lock(self):
+        """While somebody works: a tab that reads in the middle, without the lock, shows it until the release."""
+        worker = types.SimpleNamespace(ctx=None)
+        for value, change, back in (
+            ([], lambda x: x.append("busy"), lambda x: x.pop()),
+            (Point("idle"), lambda x: setattr(x, "x", "busy"), lambda x: setattr(x, "x", "idle")),
+        ):
+            with self.subTest(value):
+                self.state.x, idle = value, repr(value)
+                tab, other = self.tabs(2)
+                self.in_thread(worker, self.locks["x"].acquire)
+                self.in_thread(worker, lambda change=change: change(self.state.x))
+                self.click(tab)
+                self.assertIn("busy", tab.shown[None, "x"])
+                self.world.settle(3)
+                self.assertEqual(self.runs_of(tab, other), [1, 0], "nobody is rerun for what is half-done")
+                self.in_thread(worker, lambda back=back: back(self.state.x))
+                self.in_thread(worker, self.locks["x"].release)
+                self.world.settle()
+                self.assertEqual([one.shown[None, "x"] for one in (tab, other)], [idle] * 2)
+
+    def test_R4_a_tab_appends_without_the_lock_that_another_holds(self):
+        worker = types.SimpleNamespace(ctx=None)
+        self.state.x = []
+        (tab,) = self.tabs(1)
+        self.in_thread(worker, self.locks["x"].acquire)
+        self.in_thread(worker, lambda: len(self.state.x))
+        self.click(tab, lambda: self.state.x.append("job"))
+        self.assertEqual(tab.shown[None, "x"], "['job']")
+        self.in_thread(worker, lambda: self.state.x.clear())
+        self.in_thread(worker, self.locks["x"].release)
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "[]")
+
+    def test_R4_a_worker_that_keeps_the_list_and_takes_its_lock(self):
+        jobs = self.state.x = []
+        (tab,) = self.tabs(1)
+
+        def add():
+            with self.locks["x"]:
+                self.state.x.append("job")
+
+        tab.click(does(add))
+        self.run_out()
+        with self.locks["x"]:
+            jobs.pop()
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "[]")
+
+    def test_C2_an_equal_value_is_assigned_over_what_a_transaction_has_changed(self):
+        worker = types.SimpleNamespace(ctx=None)
+        self.state.x = Point("a")
+        (tab,) = self.tabs(1)
+        self.in_thread(worker, self.locks["y"].acquire)
+        self.in_thread(worker, lambda: setattr(self.state.x, "x", "b"))
+        self.click(tab)
+        self.state.x = Point("a")
+        self.in_thread(worker, self.locks["y"].release)
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], repr(Point("a")))
+
+    def test_L4_no_rerun_under_the_lock_of_a_key_that_it_does_not_read(self):
+        self.state.x = []
+        tab, other = self.tabs(2)
+
+        def slowly(session):
+            self.state.x.append("told")
+            yield
+            yield
+
+        tab.click(slowly)
+        while not self.state.x:
+            self.world.step_runner(self.world.runners[0])
+        with self.module.no_rerun, self.locks["x"]:
+            self.state.y = 1
+        self.world.settle()
+        self.assertEqual([one.shown[None, "x"] for one in (tab, other)], ["['told']"] * 2)
+
     def test_L6_who_takes_a_lock_again_and_again_looks_only_for_who_has_read(self):
         self.state.log = []
-        self.tabs(1, reads("log"))
+        (tab,) = self.tabs(1, reads("log"))
         before = self.module._fingerprint
         with mock.patch.object(self.module, "_fingerprint", side_effect=before) as look:
             for number in range(100):
                 with self.locks["log"]:
                     self.state.log.append(number)
             self.assertLess(look.call_count, 3)
+            with self.subTest("nor in a run, which reads it again and again"):
+
+                def script(session):
+                    with self.locks["log"]:
+                        for number in range(100):
+                            self.state.log.append(number)
+                    session.show("log")
+                    yield
+
+                look.reset_mock()
+                self.world.script = script
+                tab.click()
+                self.run_out()
+                self.assertLess(look.call_count, 5)
 
     def test_L4_two_blocks_of_no_rerun_that_end_at_once(self):
         """One has looked before the other's change, and says so while the other looks."""
@@ -4064,7 +4156,7 @@ class Simulation:
         if shown and is_current and not may_look_current and not self.in_place:
             self.wrong.append(f"R4: {session.id} is rerun in {fragment} although all that it shows is current")
 
-    def action(self, in_place="log pair take"):
+    def action(self, in_place="log pair take busy"):
         state, key, value = self.state, self.random.choice("ab"), next(self.serial)
         kinds = f"write locked add delete stop peek equal quiet force leave both again {in_place}".split()
         kind, module = self.random.choice(kinds), self.module
@@ -4126,6 +4218,11 @@ class Simulation:
                         raise StopScript
                     if kind == "pair":
                         state.setdefault("log", []).append(value)
+                    if kind == "busy":  # until it has done its work, and shown to who reads meanwhile
+                        state.setdefault("log", []).append(value)
+                        yield
+                        yield
+                        state["log"].pop()
                     if kind == "take" and state.get("log"):
                         state["log"].pop()  # perhaps what was put there before anybody has looked
                     state["n"] = old + 1
