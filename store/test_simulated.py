@@ -415,7 +415,7 @@ class World:
         self.late: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []  # requests, and when they arrive
         self.processes: list[Process] = []
         self.bad_network = self.random.choice((0.0, 0.0, 0.02, 0.1))
-        self.interrupts = self.random.choice((0.0, 0.0, 0.0, 0.001, 0.01, 0.1))  # of each line
+        self.interrupts = self.random.choice((0.0,) * 7 + (0.001, 0.01, 0.1))  # of each line
         self.is_down, self.down_since = False, 0.0
         self.saved: Any = None
         self.is_noted = True
