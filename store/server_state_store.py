@@ -420,7 +420,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         hint = "a change that was under way may or may not have been made; try again later"
         return ConnectionError(f"The store of server_state does not answer ({reason}): {hint}.")
 
-    def ask(self, operation: Callable[..., Any], *asked: Any, patience: float = PATIENCE) -> Any:
+    def ask(self, operation: Callable[..., Any], *asked: Any) -> Any:
         """Ask the engine, and once more if it does not answer: it knows a request by its number."""
         if self.limit < _NEVER:
             hint = "have it done by a thread"
@@ -428,6 +428,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         for is_first in (True, False):
             seconds = self.until - time.monotonic()
             if is_first or seconds > 0:
+                patience = PATIENCE if seconds < _NEVER else _NEVER
                 self.limit = time.monotonic() + min(patience, max(seconds, WATCH))
                 try:
                     return operation(*asked)
@@ -454,9 +455,11 @@ class _Store(_home._Alone):  # type: ignore[misc]
             # P5: what is still under way from before comes too late. That it answers is all that
             # we want to know here; the same is asked again below, in our turn.
             number = next(self.numbers)
-            self.until = time.monotonic() + DEADLINE
+            self.until = _NEVER
             self.ask(self.engine.since, self.position, number)
         with self.turn(needs_store=number == 0):  # else it has gone away while we waited for it
+            if number > 0:
+                self.until = _NEVER  # it may be away for us since its news take so long
             news = self.ask(self.engine.since, self.position, number)
             self.away = None
             self.take(news)
@@ -524,7 +527,7 @@ class _Store(_home._Alone):  # type: ignore[misc]
         values = news.values
         if news.is_all:
             self.until = _NEVER
-            news = self.ask(self.engine.since, b"", patience=_NEVER)
+            news = self.ask(self.engine.since, b"")
             values = {**dict.fromkeys(self.committed), **news.values}
         for key, text in news.flags or [(key, b"") for key in values]:
             if key not in self.local:
@@ -1161,6 +1164,7 @@ class SQLite:
             try:
                 with self._file(is_new=True):
                     self._run("DELETE FROM locks WHERE until NOT BETWEEN :now AND :now + 600")
+                    self._run(_TRIM)  # processes that write but little do not
                 break
             except (RuntimeError, TimeoutError):  # another process may be making it just now
                 if time.monotonic() > until:
@@ -1199,11 +1203,12 @@ class SQLite:
         return connection
 
     def _find_files(self) -> tuple[list[int], int]:
-        """Say which two files there are, the database and its write-ahead log; and its size."""
+        """Say which files there are, the database, its log, and that one's index; and its size."""
         database = os.stat(self._path)
         files = [database.st_ino]
         with suppress(FileNotFoundError):
-            files.append(os.stat(self._path + "-wal").st_ino)
+            for end in ("-wal", "-shm"):
+                files.append(os.stat(self._path + end).st_ino)
         return files, database.st_size
 
     def _remove_log(self) -> None:
@@ -1229,7 +1234,7 @@ class SQLite:
                 if not self._is_good or files != self._files or size < self._size:
                     self._is_good = False
                     is_replaced = files[:1] != self._files[:1]
-                    if is_replaced and files[1:] and files[1:] == self._files[1:]:
+                    if is_replaced and files[1:] and files[1:2] == self._files[1:2]:
                         self._remove_log()
                     before = self._connection
                     if before and not is_replaced:  # or both would be at the same locks

@@ -297,6 +297,16 @@ class Damage(FileCase):
         self.assertEqual((state["after 0"], state["after 1"]), (0, 1))
         self.assert_whole()
 
+    def test_P1_the_index_of_its_log_is_removed(self) -> None:
+        """Who starts then makes a new one: two of them, and two who write do not keep out each other."""
+        Path(f"{self.path}-shm").unlink()
+        (three,) = self.processes(1)
+        processes = [self.one, self.two, three]
+        for work in [process.begin("increment", "n", 200) for process in processes]:
+            self.assertIsNone(work.exception(60))
+        self.assertEqual(self.wait_until_equal(processes)["n"], 600)
+        self.assert_whole()
+
     def test_P6_tidied_up_by_another_program(self) -> None:
         self.one.do("put", "large", "x" * 3_000_000)
         self.one.do("pop", "large")

@@ -1047,6 +1047,8 @@ class Simulation:
         """Read everything, as a tab does."""
         if process.is_dead:
             raise Killed
+        for entry in list(process.home._present.values()):
+            entry.noted = entry.version  # a run has read it: who takes its lock is to look
         state, history = process.state.to_dict(), self.world.history
         for key in ("x", "y", "n0", "n1", "pair 1", "pair 2", "once", "job 1", "job 2", "s"):
             value = state.get(key)
@@ -2163,6 +2165,24 @@ class Directed(unittest.TestCase):
         self.do(one, assigns)
         self.settle()
         self.assertEqual(self.do(two, lambda: two.state["room"].x), 2)
+
+    def test_P1_news_that_take_longer_than_an_answer_may(self) -> None:
+        """A large value, and a link that is slow: who has not got it in time asks for it in peace."""
+        one, two = self.processes(2, x=0)
+        since = self.wire(two).since
+
+        def slowly(position: bytes, *more: Any) -> Any:
+            if position != self.world.store.log[-1].position:
+                for _ in range(100):
+                    self.world.sleep(0.1)
+                    if self.world.now > two.store.limit:
+                        raise TimeoutError("interrupted")
+            return since(position, *more)
+
+        self.wire(two).since = slowly
+        self.put(one, x="large")
+        self.settle(60)
+        self.assertEqual((two.state["x"], two.store.away), ("large", None))
 
     def test_P1_a_value_that_sets_a_key_when_a_release_reads_it(self) -> None:
         """Its transaction has been committed: what is set then does not come with it any more."""
