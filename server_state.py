@@ -501,7 +501,7 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
     if run is not None and ctx._has_script_started:  # what a callback reads is not shown
         lock = _locks.get(entry.key)
         if lock is not None and lock.locked() and not lock._lock._is_owned():
-            _inspector.look_at(entry)  # its holder may change it back before the release
+            _inspector.tell_by_now(entry)  # its holder may change it back before the release
         run.note(entry, _fragment(ctx), is_shown)
     value = entry.value
     if entry.fingerprint.may_change:
@@ -524,7 +524,7 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
     if quiet is not None:
         if entry not in quiet.handed:
             quiet.handed.add(entry)
-            _inspector.tell_by_now(entry, run)
+            _inspector.tell_by_now(entry, [run or _Cause()])
         return
     if issubclass(type(entry.value), _CONTAINERS):
         if run is not None:
@@ -1024,9 +1024,9 @@ class _Inspector:
         if entry.noted == entry.version and entry.fingerprint.may_change:
             self.look_at(entry, is_last_chance=is_last_chance)
 
-    def tell_by_now(self, entry: _Entry, me: _Run | None) -> None:
-        """Tell what was changed before a `no_rerun`."""
-        if self.look_at(entry, [me or _Cause()]):
+    def tell_by_now(self, entry: _Entry, me: Collection[_Run | _Cause] = ()) -> None:
+        """Tell what has been changed, before a `no_rerun` or a read."""
+        if self.look_at(entry, me):
             _notify([entry])
 
     def take_for_told(self, entry: _Entry) -> None:

@@ -1178,6 +1178,25 @@ class Locks(Case):
                 self.world.settle()
                 self.assertEqual([one.shown[None, "x"] for one in (tab, other)], [idle] * 2)
 
+    def test_R4_a_lock_that_is_released_while_its_value_is_looked_at(self):
+        """By a tab that reads it: then the look is the one that tells."""
+        worker, before = types.SimpleNamespace(ctx=None), self.module._fingerprint
+        self.state.x = []
+        tab, other = self.tabs(2)
+        self.in_thread(worker, self.locks["x"].acquire)
+        self.in_thread(worker, lambda: self.state.x.append("told"))
+
+        def releases(value):
+            self.module._fingerprint = before
+            self.in_thread(worker, self.locks["x"].release)
+            return before(value)
+
+        self.module._fingerprint = releases
+        with mock.patch.object(self.module, "_notify", side_effect=self.module._notify) as notify:
+            self.click(tab)
+        notify.assert_any_call([self.module._entry("x")])  # else it would wait for the next sweep
+        self.assertEqual([one.shown[None, "x"] for one in (tab, other)], ["['told']"] * 2)
+
     def test_R4_a_tab_appends_without_the_lock_that_another_holds(self):
         worker = types.SimpleNamespace(ctx=None)
         self.state.x = []
