@@ -190,8 +190,8 @@ class KeyLock:
         transaction = _local.transaction
         transaction.depth += 1
         transaction.names.update(self._names)
-        for name in self._names:
-            _inspector.look_before_change(_entry(name), is_last_chance=True)
+        for entry in filter(None, map(_present.get, self._names)):
+            _inspector.look_before_change(entry)
         return True
 
     def release(self, *error: object) -> None:
@@ -429,8 +429,13 @@ class _Entry:
         self.fingerprint = _NOTHING
         self.version = 0
         self.told = 0  # the version that readers are rerun for
-        self.noted = -1  # the version that a run has noted last
+        self.noted = -1  # the version that a run has read since the last look; -1: none has
         self.change = _BY_A_THREAD
+
+    def remember(self, before: _Fingerprint, after: _Fingerprint) -> None:
+        """Have the next look find a change, whatever it finds by then. Under the master lock."""
+        if self.fingerprint is before and after.content != before.content:
+            self.fingerprint = before._replace(content=object())  # which no value has
 
     def name(self) -> str:
         return "the set of keys" if self.key is None else f'server_state["{self.key}"]'
@@ -499,10 +504,11 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
     """
     ctx, run = _here()
     if run is not None and ctx._has_script_started:  # what a callback reads is not shown
-        lock = _locks.get(entry.key)
-        if lock is not None and lock.locked() and not lock._lock._is_owned():
-            _inspector.tell_by_now(entry)  # its holder may change it back before the release
+        is_first = entry not in run.messages_before
         run.note(entry, _fragment(ctx), is_shown)
+        lock = _locks.get(entry.key)
+        if is_first and lock is not None and lock.locked():
+            _inspector.remember(entry)  # its holder may change it back before the release
     value = entry.value
     if entry.fingerprint.may_change:
         _hand(entry, ctx, run)
@@ -524,7 +530,7 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
     if quiet is not None:
         if entry not in quiet.handed:
             quiet.handed.add(entry)
-            _inspector.tell_by_now(entry, [run or _Cause()])
+            _inspector.tell_by_now(entry, run)
         return
     if issubclass(type(entry.value), _CONTAINERS):
         if run is not None:
@@ -901,6 +907,8 @@ class _Inspector:
         with _master:
             for entry in entries:
                 self.suspected.setdefault(entry, []).append(suspect)
+                if isinstance(author, _Run):
+                    entry.noted = entry.version  # its page may show what it has in hand
             self.assigned.update(assigned)
             is_first = not self.is_running
             self.is_running = True
@@ -940,7 +948,7 @@ class _Inspector:
     def look_at(
         self, entry: _Entry, me: Collection[_Run | _Cause] = (), is_last_chance: bool = False
     ) -> bool:
-        """Look at a value unless another thread may be changing it, and publish what has changed.
+        """Look at a value, and publish what has changed; while others may change it, remember it.
 
         Give whether there is a change to tell. The inspector looks at what is suspected; a thread
         looks with `me`, who may have changed it too: at its release, for a `no_rerun`, or as the
@@ -950,7 +958,7 @@ class _Inspector:
         with _master:
             suspects = self.suspected.get(entry, [])
             authors = self.authors(entry).union(me)
-            if not authors and not self.is_held(entry):
+            if not authors:
                 return False
             seen = len(suspects)
             value = entry.value
@@ -958,9 +966,7 @@ class _Inspector:
         after = _fingerprint(value)
         with _master:
             if not is_last_chance and self.is_held(entry):  # its release has it looked at
-                if entry.fingerprint is before and after.content != before.content:
-                    # Told is it then, and that it is another one, whatever comes.
-                    entry.fingerprint = after._replace(content=object())
+                entry.remember(before, after)
                 return False
             authors |= self.authors(entry)
             if self.suspected.get(entry) is suspects:  # and what came meanwhile stays suspected
@@ -1016,17 +1022,29 @@ class _Inspector:
         if is_suspect and self.look_at(entry, [me or _Cause()], is_last_chance=True):
             _notify([entry])
 
-    def look_before_change(self, entry: _Entry, is_last_chance: bool = False) -> None:
-        """Look at what was read since it was last looked at, before a change that takes it back.
+    def look_before_change(self, entry: _Entry) -> None:
+        """Look at what others may have changed and shown, before it is changed back.
 
         (A tab adds a job to a queue and shows it; a worker takes it out at once.)
         """
-        if entry.noted == entry.version and entry.fingerprint.may_change:
-            self.look_at(entry, is_last_chance=is_last_chance)
+        with _master:
+            is_due = entry.noted == entry.version and (self.authors(entry) or self.is_held(entry))
+        if is_due:
+            entry.noted = -1
+            self.remember(entry)
 
-    def tell_by_now(self, entry: _Entry, me: Collection[_Run | _Cause] = ()) -> None:
-        """Tell what has been changed, before a `no_rerun` or a read."""
-        if self.look_at(entry, me):
+    def remember(self, entry: _Entry) -> None:
+        """Look at a value without telling: if it differs now, the next look that may tell does."""
+        with _master:
+            before, value = entry.fingerprint, entry.value
+        if before.may_change and type(before.content) is not object:  # else it is known by now
+            after = _fingerprint(value)
+            with _master:
+                entry.remember(before, after)
+
+    def tell_by_now(self, entry: _Entry, me: _Run | None) -> None:
+        """Tell what was changed before a `no_rerun`."""
+        if self.look_at(entry, [me or _Cause()]):
             _notify([entry])
 
     def take_for_told(self, entry: _Entry) -> None:
@@ -1730,7 +1748,9 @@ class _Alone:
         quiet = _quiet.get()
         in_hand = transaction.in_hand()
         if quiet is not None:  # its end looks; but what is suspected already is another's to tell
-            quiet.handed.update(in_hand - _inspector.suspected.keys())
+            _, run, _ = _change_here()
+            with _master:
+                quiet.handed.update(e for e in in_hand if not _inspector.authors(e) - {run})
         if quiet is None and in_hand:
             _, run, cause = _change_here()
             _inspector.suspect(in_hand, run or cause, True, transaction.changed)

@@ -354,7 +354,7 @@ class _Hold:
         # What it had in hand when another process's value took its place: of a key the first one,
         # and (True) the latest.
         self.replaced: dict[tuple[str, bool], tuple[Any, _Shown]] = {}
-        self.until = time.monotonic() + 3 * LEASE  # from then on nobody leaves it what they change
+        self.until = time.monotonic() + 6 * LEASE  # from then on nobody leaves it what they change
 
 
 class _Store(_home._Alone):  # type: ignore[misc]

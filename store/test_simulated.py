@@ -2057,7 +2057,7 @@ class Directed(unittest.TestCase):
         self.do(one, lambda: say("early"))
         self.settle(2)
         self.assertEqual(two.state["chat"], [], "it may yet change it, too")
-        self.settle(40)
+        self.settle(70)
         self.assertEqual(two.state["chat"], ["early"])
         self.do(one, lambda: say("late"))
         self.settle()
