@@ -504,11 +504,7 @@ def _note(entry: _Entry, is_shown: bool = True) -> Any:
     """
     ctx, run = _here()
     if run is not None and ctx._has_script_started:  # what a callback reads is not shown
-        is_first = entry not in run.messages_before
         run.note(entry, _fragment(ctx), is_shown)
-        lock = _locks.get(entry.key)
-        if is_first and lock is not None and lock.locked():
-            _inspector.remember(entry)  # its holder may change it back before the release
     value = entry.value
     if entry.fingerprint.may_change:
         _hand(entry, ctx, run)
@@ -1023,21 +1019,17 @@ class _Inspector:
             _notify([entry])
 
     def look_before_change(self, entry: _Entry) -> None:
-        """Look at what others may have changed and shown, before it is changed back.
+        """Look at a container that others have changed and shown, before it is changed back.
 
-        (A tab adds a job to a queue and shows it; a worker takes it out at once.)
+        (A tab adds a job to a queue and shows it; a worker takes it out at once.) Nothing is told
+        here: the next look does. A run does not wait for this.
         """
         with _master:
-            is_due = entry.noted == entry.version and (self.authors(entry) or self.is_held(entry))
-        if is_due:
-            entry.noted = -1
-            self.remember(entry)
-
-    def remember(self, entry: _Entry) -> None:
-        """Look at a value without telling: if it differs now, the next look that may tell does."""
-        with _master:
             before, value = entry.fingerprint, entry.value
-        if before.may_change and type(before.content) is not object:  # else it is known by now
+            if entry.noted != entry.version or not self.authors(entry):
+                return
+        if _here()[1] is None and issubclass(type(value), _CONTAINERS):
+            entry.noted = -1
             after = _fingerprint(value)
             with _master:
                 entry.remember(before, after)
@@ -1662,6 +1654,11 @@ def _end_run(run: _Run) -> None:
             _guarded(_locks[name].release)
     if run.handed:
         _inspector.suspect(list(run.handed), run, is_locked=False)
+    read = {entry for notes in list(run.readers.values()) for entry in notes}
+    may_change = {entry.key: entry for entry in read if entry.fingerprint.may_change}
+    held = [may_change[key] for key in may_change.keys() & _locks.keys() if _locks[key].locked()]
+    if held:  # it may show what is half-done
+        _inspector.suspect(held, _Cause(), is_locked=True)
     run.is_over = True
     with _master:
         _running.discard(run)

@@ -1224,7 +1224,7 @@ class Locks(Case):
         self.assertEqual(tab.shown[None, "x"], "[]")
 
     def test_R4_what_is_drawn_later_than_it_was_read(self):
-        """A run has read the list before the lock was taken, and draws it while it is held."""
+        """A run has read the value before the lock was taken, and draws it while it is held."""
 
         def script(session):
             x = self.state.x
@@ -1233,32 +1233,56 @@ class Locks(Case):
             yield
 
         worker = types.SimpleNamespace(ctx=None)
-        self.state.x = []
-        (tab,) = self.tabs(1, script)
-        tab.click()
-        while not any(entry.key == "x" for run in self.module._running for entry in run.handed):
-            self.world.step_runner(self.world.runners[0])
-        self.in_thread(worker, self.locks["x"].acquire)
-        self.in_thread(worker, lambda: self.state.x.append("busy"))
+        for value, change, back in (
+            ([], lambda x: x.append("busy"), lambda x: x.pop()),
+            (Point("idle"), lambda x: setattr(x, "x", "busy"), lambda x: setattr(x, "x", "idle")),
+        ):
+            with self.subTest(value):
+                self.state.x, idle = value, repr(value)
+                (tab,) = self.tabs(1, script)
+                tab.click()
+                while not any(entry.key == "x" for run in self.module._running for entry in run.messages_before):
+                    self.world.step_runner(self.world.runners[0])
+                self.in_thread(worker, self.locks["x"].acquire)
+                self.in_thread(worker, lambda change=change: change(self.state.x))
+                self.world.settle()
+                self.assertIn("busy", tab.shown[None, "x"])
+                self.in_thread(worker, lambda back=back: back(self.state.x))
+                self.in_thread(worker, self.locks["x"].release)
+                self.world.settle()
+                self.assertEqual(tab.shown[None, "x"], idle)
+
+    def test_R1_what_a_run_puts_in_and_takes_out_in_two_blocks_reruns_nobody(self):
+        """It marks itself as at work, say: nobody has seen the mark."""
+
+        def script(session):
+            session.show("active")
+            yield
+            for change in (self.state.active.append, self.state.active.remove):
+                with self.locks["active"]:
+                    change(session.id)
+            session.show("active")
+            yield
+
+        self.state.active = []
+        tabs = self.tabs(3, script)
+        tabs[0].click()
+        self.run_out()
         self.world.settle()
-        self.assertEqual(tab.shown[None, "x"], "['busy']")
-        self.in_thread(worker, lambda: self.state.x.clear())
-        self.in_thread(worker, self.locks["x"].release)
-        self.world.settle()
-        self.assertEqual(tab.shown[None, "x"], "[]")
+        self.assertEqual(self.runs_of(*tabs), [1, 0, 0])
 
     def test_R4_what_was_changed_under_another_lock_is_changed_back_under_its_own(self):
         worker = types.SimpleNamespace(ctx=None)
-        self.state.x = Point("a")
+        self.state.x = ["a"]
         (tab,) = self.tabs(1)
         self.in_thread(worker, self.locks["y"].acquire)
-        self.in_thread(worker, lambda: setattr(self.state.x, "x", "b"))
+        self.in_thread(worker, lambda: self.state.x.append("b"))
         self.click(tab)
         with self.locks["x"]:
-            self.state.x.x = "a"
+            self.state.x.pop()
         self.in_thread(worker, self.locks["y"].release)
         self.world.settle()
-        self.assertEqual(tab.shown[None, "x"], repr(Point("a")))
+        self.assertEqual(tab.shown[None, "x"], "['a']")
 
     def test_R7_what_a_run_has_kept_and_changes_in_no_rerun_under_its_lock(self):
         def script(session):
@@ -1409,13 +1433,18 @@ class Locks(Case):
         def poll():
             for _ in range(100):
                 with self.locks["x"]:
-                    len(self.state.x)
+                    repr(self.state.x)
 
         worker, before = types.SimpleNamespace(ctx=None), self.module._fingerprint
-        for name in ("fill", "fill in a run", "poll beside a run", "read what is held", "too large"):
+        for name in ("fill", "fill in a run", "poll beside a run", "poll an object", "read what is held", "too large"):
             with self.subTest(name):
                 self.state.x = [b"large" * 50]
                 (tab,) = self.tabs(1, reads("x"))
+                if name == "poll an object":
+                    self.state.x = Point("a")
+                    self.world.settle()
+                    with self.locks["x"]:
+                        self.state.x.x = "b"
                 if name == "too large":
                     self.module._FINGERPRINT_LIMIT = 100
                     self.state.x = [b"large" * 51]
@@ -1423,6 +1452,8 @@ class Locks(Case):
                 with mock.patch.object(self.module, "_fingerprint", side_effect=before) as look:
                     if name == "fill":
                         fill()
+                    elif name == "poll an object":  # its own ways to be pickled may wait for this thread
+                        poll()
                     elif name == "poll beside a run":
                         self.reads_slowly(tab)
                         poll()
@@ -1436,7 +1467,10 @@ class Locks(Case):
                         tab.click()
                         self.run_out()
                         self.in_thread(worker, self.locks["x"].release)
-                    self.assertLess(look.call_count, 1 if name == "too large" else 5)
+                    self.assertLess(look.call_count, 1 if name in ("too large", "poll an object") else 5)
+                    if name == "too large":
+                        self.world.settle()
+                        self.assertEqual(look.call_count, 0)
                 self.world.settle()
 
     def test_M1_a_value_that_reads_its_own_key_when_it_is_looked_at(self):
@@ -4353,7 +4387,7 @@ class Simulation:
         if shown and is_current and not may_look_current and not self.in_place:
             self.wrong.append(f"R4: {session.id} is rerun in {fragment} although all that it shows is current")
 
-    def action(self, in_place="log pair take busy nest"):
+    def action(self, in_place="log pair nest"):
         state, key, value = self.state, self.random.choice("ab"), next(self.serial)
         kinds = f"write locked add delete stop peek equal quiet force leave both again {in_place}".split()
         kind, module = self.random.choice(kinds), self.module
@@ -4417,13 +4451,6 @@ class Simulation:
                         raise StopScript
                     if kind in ("pair", "nest"):
                         state.setdefault("log", []).append(value)
-                    if kind == "busy":  # until it has done its work, and shown to who reads meanwhile
-                        state.setdefault("log", []).append(value)
-                        yield
-                        yield
-                        state["log"].pop()
-                    if kind == "take" and state.get("log"):
-                        state["log"].pop()  # perhaps what was put there before anybody has looked
                     state["n"] = old + 1
                     self.added += 1
                 finally:
@@ -4486,7 +4513,13 @@ class Simulation:
             session.click()
         elif what < 0.85:
             state, key, value = self.state, self.random.choice("ab"), next(self.serial)
-            state[key] = value  # a thread
+            lock = self.module.server_state_lock["n", "log"]
+            if value % 2:
+                state[key] = value  # a thread
+            elif lock.acquire(blocking=False):  # a worker, which takes what perhaps nobody has looked at
+                if state.get("log"):
+                    state["log"].pop()
+                lock.release()
         elif what < 0.9:
             session.die()
         else:
