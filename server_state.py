@@ -190,8 +190,10 @@ class KeyLock:
         transaction = _local.transaction
         transaction.depth += 1
         transaction.names.update(self._names)
-        for entry in filter(None, map(_present.get, self._names)):
-            _inspector.look_before_change(entry)
+        for name in self._names:
+            entry = _present.get(name)
+            if entry is not None:
+                _inspector.look_before_change(entry)
         return True
 
     def release(self, *error: object) -> None:
