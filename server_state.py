@@ -1026,9 +1026,11 @@ class _Inspector:
         (A tab adds a job to a queue and shows it; a worker takes it out at once.) Nothing is told
         here: the next look does. A run does not wait for this.
         """
+        if entry.noted != entry.version:
+            return
         with _master:
             before, value = entry.fingerprint, entry.value
-            if entry.noted != entry.version or not self.authors(entry):
+            if not self.authors(entry):
                 return
         if _here()[1] is None and issubclass(type(value), _CONTAINERS):
             entry.noted = -1

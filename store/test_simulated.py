@@ -203,8 +203,10 @@ class Asking:
 
     def __setstate__(self, state: dict[str, int]) -> None:
         self.serial = state["serial"]
-        if Asking.reader is not None and Asking.reader[0] is Asking.reader[0].world.current:
-            Asking.reader[1](self.serial)
+        task, asks = Asking.reader or (None, None)
+        # (What is left of an earlier world is over.)
+        if task is not None and task is task.world.current and not task.process.is_dead and asks is not None:
+            asks(self.serial)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Asking) and other.serial == self.serial
