@@ -431,7 +431,7 @@ class _Entry:
         self.fingerprint = _NOTHING
         self.version = 0
         self.told = 0  # the version that readers are rerun for
-        self.noted = -1  # the version that a run has read since the last look; -1: none has
+        self.noted = -1  # the version that a run has read; -1: it was looked at since (for L6)
         self.change = _BY_A_THREAD
 
     def remember(self, before: _Fingerprint, after: _Fingerprint) -> None:
@@ -946,7 +946,7 @@ class _Inspector:
     def look_at(
         self, entry: _Entry, me: Collection[_Run | _Cause] = (), is_last_chance: bool = False
     ) -> bool:
-        """Look at a value, and publish what has changed; while others may change it, remember it.
+        """Look at a value and publish what has changed, or remember it while it is held by others.
 
         Give whether there is a change to tell. The inspector looks at what is suspected; a thread
         looks with `me`, who may have changed it too: at its release, for a `no_rerun`, or as the
@@ -993,8 +993,11 @@ class _Inspector:
         lock = _locks.get(entry.key)
         if lock is not None and lock.locked() and not lock._lock._is_owned():
             return True
-        in_hand = any(entry.key in one.names or entry in one.handed for one in self.others())
-        return in_hand and entry not in self.overdue
+        return self.is_in_hand(entry) and entry not in self.overdue
+
+    def is_in_hand(self, entry: _Entry) -> bool:
+        """Whether another thread has taken its lock or its value. Under the master lock."""
+        return any(entry.key in one.names or entry in one.handed for one in self.others())
 
     def others(self) -> list[_Transaction]:
         """Give the transactions of other threads. Under the master lock."""
@@ -1015,8 +1018,7 @@ class _Inspector:
         """
         with _master:
             in_hand = any(entry in run.handed for run in _running if run is not me)
-            in_hand |= any(entry.key in one.names or entry in one.handed for one in self.others())
-            is_suspect = in_hand or entry in self.suspected
+            is_suspect = in_hand or self.is_in_hand(entry) or entry in self.suspected
         if is_suspect and self.look_at(entry, [me or _Cause()], is_last_chance=True):
             _notify([entry])
 
@@ -1046,13 +1048,12 @@ class _Inspector:
     def take_for_told(self, entry: _Entry) -> None:
         """Take what was changed in a `no_rerun` for told, unless others may have changed it too."""
         while True:
-            with _master:
-                before, value = entry.fingerprint, entry.value
+            before, value = entry.fingerprint, entry.value  # no old ones are let go of under a lock
             after = _fingerprint(value)
             with _master:
                 if entry in self.suspected or self.is_held(entry):
                     return
-                if entry.fingerprint is before:
+                if entry.fingerprint is before and entry.value is value:
                     entry.fingerprint = after
                     break  # else it may have been looked at before our change
         if after.content != before.content:
@@ -1659,8 +1660,8 @@ def _end_run(run: _Run) -> None:
     if run.handed:
         _inspector.suspect(list(run.handed), run, is_locked=False)
     read = {entry for notes in list(run.readers.values()) for entry in notes}
-    may_change = {entry.key: entry for entry in read if entry.fingerprint.may_change}
-    held = [may_change[key] for key in may_change.keys() & _locks.keys() if _locks[key].locked()]
+    may_change = [entry for entry in read if entry.key in _locks and entry.fingerprint.may_change]
+    held = [entry for entry in may_change if _locks[entry.key].locked()]
     if held:  # it may show what is half-done
         _inspector.suspect(held, _Cause(), is_locked=True)
     run.is_over = True

@@ -1157,13 +1157,15 @@ class Locks(Case):
                     for one in (tab, other):
                         self.assertEqual(one.shown[None, "jobs"], "[]")
 
+    def there_and_back(self):
+        """Give values, each with a change and what takes it back."""
+        yield [], lambda x: x.append("busy"), lambda x: x.pop()
+        yield Point("idle"), lambda x: setattr(x, "x", "busy"), lambda x: setattr(x, "x", "idle")
+
     def test_R4_what_is_changed_there_and_back_under_a_lock(self):
         """While somebody works: a tab that reads in the middle, without the lock, shows it until the release."""
         worker = types.SimpleNamespace(ctx=None)
-        for value, change, back in (
-            ([], lambda x: x.append("busy"), lambda x: x.pop()),
-            (Point("idle"), lambda x: setattr(x, "x", "busy"), lambda x: setattr(x, "x", "idle")),
-        ):
+        for value, change, back in self.there_and_back():
             with self.subTest(value):
                 self.state.x, idle = value, repr(value)
                 tab, other = self.tabs(2)
@@ -1177,23 +1179,6 @@ class Locks(Case):
                 self.in_thread(worker, self.locks["x"].release)
                 self.world.settle()
                 self.assertEqual([one.shown[None, "x"] for one in (tab, other)], [idle] * 2)
-
-    def test_R4_a_lock_that_is_released_while_its_value_is_looked_at(self):
-        """By a tab that reads it: what it finds is not its own to tell."""
-        worker, before = types.SimpleNamespace(ctx=None), self.module._fingerprint
-        self.state.x = []
-        tab, other = self.tabs(2)
-        self.in_thread(worker, self.locks["x"].acquire)
-        self.in_thread(worker, lambda: self.state.x.append("told"))
-
-        def releases(value):
-            self.module._fingerprint = before
-            self.in_thread(worker, self.locks["x"].release)
-            return before(value)
-
-        self.module._fingerprint = releases
-        self.click(tab)
-        self.assertEqual([one.shown[None, "x"] for one in (tab, other)], ["['told']"] * 2)
 
     def test_R4_a_tab_appends_without_the_lock_that_another_holds(self):
         worker = types.SimpleNamespace(ctx=None)
@@ -1233,10 +1218,7 @@ class Locks(Case):
             yield
 
         worker = types.SimpleNamespace(ctx=None)
-        for value, change, back in (
-            ([], lambda x: x.append("busy"), lambda x: x.pop()),
-            (Point("idle"), lambda x: setattr(x, "x", "busy"), lambda x: setattr(x, "x", "idle")),
-        ):
+        for value, change, back in self.there_and_back():
             with self.subTest(value):
                 self.state.x, idle = value, repr(value)
                 (tab,) = self.tabs(1, script)
@@ -1473,23 +1455,6 @@ class Locks(Case):
                         self.assertEqual(look.call_count, 0)
                 self.world.settle()
 
-    def test_M1_a_value_that_reads_its_own_key_when_it_is_looked_at(self):
-        calls = []
-
-        class Value:
-            def __getstate__(value):  # noqa: N805
-                calls.append(self.state.get("x"))
-                return {}
-
-        self.state.x = Value()
-        (tab,) = self.tabs(1, reads())
-        self.in_thread(types.SimpleNamespace(ctx=None), self.locks["x"].acquire)
-        calls.clear()
-        self.world.script = does(lambda: self.state.x)
-        tab.click()
-        self.run_out()
-        self.assertLess(len(calls), 10)
-
     def test_L4_two_blocks_of_no_rerun_that_end_at_once(self):
         """One has looked before the other's change, and says so while the other looks."""
         kept, before, entry = [], self.module._fingerprint, self.module._entry("x")
@@ -1509,6 +1474,42 @@ class Locks(Case):
             self.state.x.append("mine")
             self.module._fingerprint = ends_meanwhile
         self.assertEqual(kept, [["mine"]])
+
+    def test_C1_a_no_rerun_that_ends_between_the_steps_of_an_assignment(self):
+        """The fingerprint is the new value's already, and the value still the old one."""
+        entry, before = self.module._entry("x"), self.module._fingerprint
+        self.state.x = ["old"]
+        entry.fingerprint = before(["new"])
+
+        def assigned_meanwhile(value):
+            self.module._fingerprint = before
+            looked = before(value)
+            entry.value = ["new"]
+            return looked
+
+        self.module._fingerprint = assigned_meanwhile
+        self.module._inspector.take_for_told(entry)
+        self.assertEqual(entry.fingerprint.content, before(["new"]).content)
+
+    def test_T1_the_end_of_a_no_rerun_lets_go_of_nothing_under_the_master_lock(self):
+        """What it looks at is replaced meanwhile, so that it looks again."""
+        depths, before = [], self.module._fingerprint
+
+        class Last:
+            def __del__(value):  # noqa: N805
+                depths.append(self.module._master._depth)
+
+        def replaced_meanwhile(value):
+            self.module._fingerprint = before
+            looked = before(value)
+            self.in_thread(types.SimpleNamespace(ctx=None), lambda: self.state.update(x=[]))
+            return looked
+
+        self.state.x = [Last()]
+        with self.module.no_rerun:
+            self.state.get("x")
+            self.module._fingerprint = replaced_meanwhile
+        self.assertEqual(depths, [0])
 
     def test_L5_a_value_that_raises_SystemExit_does_not_end_the_looks(self):
         class Value:
@@ -2139,7 +2140,7 @@ class Locks(Case):
         one.click(slowly)
         for _ in range(3):
             self.world.step_runner(self.world.runners[0])
-        with self.locks["side"]:  # who has its own lock would look (R4)
+        with self.locks["chat"]:
             self.state.chat.append("more")
         self.world.step_inspector()
         for _ in range(5):

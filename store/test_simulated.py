@@ -1117,12 +1117,12 @@ def simulate(seed: int) -> str | None:
 
 
 def simulate_quietly(seed: int) -> str | None:
-    sys.unraisablehook = lambda _: None  # of threads that were killed
     gc.disable()
     logging.disable(logging.CRITICAL)
     if seed % 50 == 0:
         gc.collect()
-    return simulate(seed)
+    with unittest.mock.patch.object(sys, "unraisablehook", lambda _: None):  # of threads that were killed
+        return simulate(seed)
 
 
 class Directed(unittest.TestCase):
