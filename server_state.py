@@ -188,7 +188,7 @@ class KeyLock:
         if not _store.acquire(self, blocking, timeout):
             return False
         transaction = _local.transaction
-        transaction.depth += 1
+        transaction.depth += len(self._names)
         transaction.names.update(self._names)
         for name in self._names:
             entry = _present.get(name)
@@ -202,11 +202,12 @@ class KeyLock:
             hint = "acquire() it first"
             raise RuntimeError(f"The lock of {self._names} is not held by this thread: {hint}.")
         transaction = _local.transaction
+        left = max(0, transaction.depth - len(self._names))
         try:
-            if transaction.depth == 1:
+            if left == 0:
                 transaction.end()
         finally:
-            transaction.depth = max(0, transaction.depth - 1)  # a run's end may have closed it
+            transaction.depth = left
             self._lock.release()
 
     __enter__ = acquire
@@ -289,7 +290,7 @@ class _Transaction:
     """What a thread does from its first lock to the release of its last one."""
 
     def __init__(self) -> None:
-        self.depth = 0  # how many locks are held
+        self.depth = 0  # how many locks are held, each as often as it was taken
         self.names: set[str] = set()  # of the locks that were taken, some of them released by now
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
         self.changed: set[_Entry] = set()  # what it has assigned, to be told at its end

@@ -1310,6 +1310,39 @@ class Locks(Case):
         self.world.settle()
         self.assertEqual([one.shown[None, "x"] for one in (tab, other)], ["['told']"] * 2)
 
+    def test_L3_several_locks_taken_together_and_given_back_one_by_one(self):
+        self.state.x = Point("old")
+        (tab,) = self.tabs(1)
+        worker = types.SimpleNamespace(ctx=None)
+        self.in_thread(worker, self.locks["x", "y"].acquire)
+        self.in_thread(worker, self.locks["y"].release)
+        self.in_thread(worker, lambda: setattr(self.state, "x", Point("half-done")))
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], repr(Point("old")))
+        self.in_thread(worker, lambda: setattr(self.state.x, "x", "new"))
+        self.in_thread(worker, self.locks["x"].release)
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], repr(Point("new")))
+
+    def test_L3_several_locks_taken_one_by_one_and_given_back_together(self):
+        self.state.x = "old"
+        (tab,) = self.tabs(1)
+        self.locks["x"].acquire()
+        self.locks["y"].acquire()
+        self.locks["x", "y"].release()
+        self.state.x = "new"
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "'new'")
+
+    def test_L1_a_run_leaves_one_of_two_locks(self):
+        def leaves():
+            self.locks["x", "y"].acquire()
+            self.locks["y"].release()
+
+        (tab,) = self.tabs(1)
+        self.click(tab, leaves)
+        self.assertFalse(self.locks["x"].locked())
+
     def reads_slowly(self, tab):
         """Have a run under way that has read x."""
 
@@ -1320,7 +1353,8 @@ class Locks(Case):
 
         self.world.script = script
         tab.click()
-        while not any(entry.key == "x" for run in self.module._running for entry in run.handed):
+        entry = self.module._entry("x")
+        while not any(entry in notes for run in self.module._running for notes in run.readers.values()):
             self.world.step_runner(self.world.runners[0])
 
     def test_R4_a_look_before_a_change_leaves_it_to_others_to_tell(self):
@@ -4427,6 +4461,10 @@ class Simulation:
                 if lock.acquire(blocking=False):
                     state[key] = -1
                     yield
+                    if value % 2:
+                        module.server_state_lock["q"].release()
+                        yield
+                        lock = module.server_state_lock[key]
                     state.update({key: value})
                     lock.release()
             elif kind == "write":
@@ -4454,6 +4492,12 @@ class Simulation:
                         state.setdefault("log", []).append(value)
                     state["n"] = old + 1
                     self.added += 1
+                    if kind == "pair" and value % 2:  # gives one back before the other
+                        module.server_state_lock["n"].release()
+                        lock = module.server_state_lock["log"]
+                        log = state["log"]
+                        yield
+                        log.append(value)
                 finally:
                     lock.release()
                 if is_nested:
