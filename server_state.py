@@ -295,6 +295,10 @@ class _Transaction:
         self.handed: set[_Entry] = set()  # whose values it has in hand, and may change in place
         self.changed: set[_Entry] = set()  # what it has assigned, to be told at its end
 
+    def has(self, entry: _Entry) -> bool:
+        """Whether it has taken the entry's lock, or its value."""
+        return entry.key in self.names or entry in self.handed
+
     def in_hand(self) -> set[_Entry]:
         """Give the entries whose values it may have changed in place, read or not."""
         for name in self.names:
@@ -382,19 +386,14 @@ class _NoRerun:
 def force_rerun_bound_sessions(key: str) -> None:
     """Rerun all that show a key, this run too once it has ended, although no change was seen.
 
-    While a lock is held, they are told at its release. RerunSuppressedError inside `no_rerun`;
-    KeyError for a key that nobody has set, read or locked. From any thread.
+    While a lock is held, they are told at its release. RerunSuppressedError inside `no_rerun`.
+    From any thread.
     """
     key = _name(key)
     if _quiet.get() is not None:
         hint = "move the call out of that block"
         raise RerunSuppressedError(f'A rerun for "{key}" is forced inside no_rerun: {hint}.')
-    entry = _entries.get(key)
-    if entry is None:
-        if key in _locks:
-            return  # without a reader
-        hint = "check the name, or set it first"
-        raise KeyError(f'Nobody has set, read or locked "{key}" in server_state: {hint}.')
+    entry = _entry(key)
     change, run, _ = _change_here()
     if run is not None:
         run.outdate(entry)
@@ -530,7 +529,8 @@ def _hand(entry: _Entry, ctx: Any, run: _Run | None) -> None:
         if entry not in quiet.handed:
             quiet.handed.add(entry)
             _inspector.tell_by_now(entry, run)
-        return
+        if run is None:
+            return
     if issubclass(type(entry.value), _CONTAINERS):
         if run is not None:
             run.handed.add(entry)
@@ -921,6 +921,14 @@ class _Inspector:
                 self.is_running = False
             _guarded(self.look)
 
+    def suspect_half_done(self, read: Iterable[_Entry]) -> None:
+        """Have looked at what a run may show while another thread is changing it."""
+        with _master:
+            others = self.others()
+            held = [entry for entry in read if any(one.has(entry) for one in others)]
+        if held:
+            self.suspect(held, _Cause(), is_locked=True)
+
     def run(self) -> None:
         """Look whenever something is suspected, for at most a fifth of the time."""
         while True:
@@ -964,10 +972,14 @@ class _Inspector:
             before = entry.fingerprint
         after = _fingerprint(value)
         with _master:
+            authors |= self.authors(entry)
             if not is_last_chance and self.is_held(entry):  # its release has it looked at
                 entry.remember(before, after)
+                if self.suspected.get(entry) is suspects:  # its holder will be one: none is spared
+                    is_locked = any(suspect.is_locked for suspect in suspects)
+                    since = suspects[0].since
+                    self.suspected[entry] = [_Suspect(_cause(authors), is_locked, since)]
                 return False
-            authors |= self.authors(entry)
             if self.suspected.get(entry) is suspects:  # and what came meanwhile stays suspected
                 del self.suspected[entry]
                 if suspects[seen:]:
@@ -998,12 +1010,12 @@ class _Inspector:
 
     def is_in_hand(self, entry: _Entry) -> bool:
         """Whether another thread has taken its lock or its value. Under the master lock."""
-        return any(entry.key in one.names or entry in one.handed for one in self.others())
+        return any(one.has(entry) for one in self.others())
 
     def others(self) -> list[_Transaction]:
-        """Give the transactions of other threads. Under the master lock."""
+        """Give the transactions of other threads that hold a lock. Under the master lock."""
         mine = _local.transaction
-        return [one for one in _transactions if one is not mine]
+        return [one for one in _transactions if one is not mine and one.names]
 
     def look_at_overdue(self, mine: _Transaction) -> None:
         """Look at what a lock guards that was held at every look; to be told with a transaction."""
@@ -1034,6 +1046,7 @@ class _Inspector:
         with _master:
             before, value = entry.fingerprint, entry.value
             if not self.authors(entry):
+                entry.noted = -1
                 return
         if _here()[1] is None and issubclass(type(value), _CONTAINERS):
             entry.noted = -1
@@ -1070,13 +1083,10 @@ class _Inspector:
         """
         author, *others = authors
         run = author if isinstance(author, _Run) and not others else None
-        causes = [one.cause if isinstance(one, _Run) else one for one in authors]
-        depth = min(cause.depth for cause in causes) + 1
-        in_place = min(cause.in_place for cause in causes) + 1
-        is_ours = all(cause.is_ours for cause in causes)
+        cause = _cause(authors)
         by = run.session.name if run else "several" if others else "a thread"
-        change = _Change("changed in place", by, depth, in_place)
-        is_told = in_place <= _IN_PLACE_CHAIN and (is_locked or not is_ours)
+        change = _Change("changed in place", by, cause.depth + 1, cause.in_place + 1)
+        is_told = cause.in_place < _IN_PLACE_CHAIN and (is_locked or not cause.is_ours)
         if not is_told:
             _warn_of_chain(entry, "not told any more")
         if not _store.offer(entry, value, change, is_told):
@@ -1117,6 +1127,14 @@ class _Cause(NamedTuple):
     redrawn: frozenset[_Entry] = frozenset()  # what it is only for, of the session's own changes
 
 
+def _cause(authors: Iterable[_Run | _Cause]) -> _Cause:
+    """Give what may be said of all causes: a chain that is no longer than any, ours if all are."""
+    causes = [one.cause if isinstance(one, _Run) else one for one in authors]
+    depth = min(cause.depth for cause in causes)
+    in_place = min(cause.in_place for cause in causes)
+    return _Cause(depth, in_place, all(cause.is_ours for cause in causes))
+
+
 class _Run:
     """One run of a session's script, or of fragments in it."""
 
@@ -1143,8 +1161,11 @@ class _Run:
         notes = self.readers.get(fragment)
         if notes is None:
             notes = self.readers.setdefault(fragment, {})
+        is_first = entry.noted != entry.version
         entry.noted = entry.version
         notes.setdefault(entry, entry.noted)
+        if is_first and entry.fingerprint.may_change:
+            _inspector.suspect_half_done([entry])
         if is_shown:
             self.messages_before.setdefault(entry, self.messages)
 
@@ -1429,7 +1450,7 @@ class _Scheduler:
         runner = None if app is None else app._scriptrunner
         if runner is not None and runner._requests is run.requests:
             run.session.replace(run)
-        elif run.messages > 0:
+        elif run.messages > 0 or run.cut_short:
             run.session.add(run)
             run.session.is_patchwork = True
 
@@ -1570,7 +1591,10 @@ def _begin(ctx: Any, before: _Run | None, is_late: bool = False) -> _Run | None:
         message = "server_state reruns no session: Streamlit lacks something (%s). %s"
         _logger.warning(message, error, "Copy a newer server_state.py.")
         return None
-    return _begin_run(_session(runtime, info.session), ctx, runner, before)
+    run = _begin_run(_session(runtime, info.session), ctx, runner, before)
+    if is_late and _scheduler is not None and runner._requests._state.name == "STOP":
+        _scheduler.call(_scheduler.runner_ended, run, None)  # we may not have heard of it
+    return run
 
 
 def _look_up(runtime: Any, session: Any, ctx: Any) -> None:
@@ -1660,11 +1684,8 @@ def _end_run(run: _Run) -> None:
             _guarded(_locks[name].release)
     if run.handed:
         _inspector.suspect(list(run.handed), run, is_locked=False)
-    read = {entry for notes in list(run.readers.values()) for entry in notes}
-    may_change = [entry for entry in read if entry.key in _locks and entry.fingerprint.may_change]
-    held = [entry for entry in may_change if _locks[entry.key].locked()]
-    if held:  # it may show what is half-done
-        _inspector.suspect(held, _Cause(), is_locked=True)
+    read = {entry for notes in list(run.readers.values()) for entry in list(notes)}
+    _inspector.suspect_half_done([entry for entry in read if entry.fingerprint.may_change])
     run.is_over = True
     with _master:
         _running.discard(run)

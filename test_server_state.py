@@ -1343,6 +1343,67 @@ class Locks(Case):
         self.click(tab, leaves)
         self.assertFalse(self.locks["x"].locked())
 
+    def test_R4_what_was_half_done_when_it_was_read_by_a_run_that_ends_after_the_release(self):
+        for value, change, back in self.there_and_back():
+            with self.subTest(value=value):
+                self.state.x = value
+                before = repr(value)
+                worker = types.SimpleNamespace(ctx=None)
+                tab, other = self.tabs(2, reads("x"))
+                self.in_thread(worker, self.locks["x"].acquire)
+                self.in_thread(worker, lambda change=change: change(self.state.x))
+                self.reads_slowly(tab)
+                self.world.step_inspector()
+                self.in_thread(worker, lambda back=back: back(self.module._entry("x").value))
+                self.in_thread(worker, self.locks["x"].release)
+                self.world.settle()
+                self.assertEqual([one.shown[None, "x"] for one in (tab, other)], [before] * 2)
+
+    def test_R4_what_was_half_done_under_another_lock(self):
+        for value, change, back in self.there_and_back():
+            with self.subTest(value=value):
+                self.state.x = value
+                before = repr(value)
+                worker = types.SimpleNamespace(ctx=None)
+                (tab,) = self.tabs(1, reads("x"))
+                self.in_thread(worker, self.locks["y"].acquire)
+                self.in_thread(worker, lambda change=change: change(self.state.x))
+                self.click(tab)
+                self.assertNotEqual(tab.shown[None, "x"], before)
+                self.in_thread(worker, lambda back=back: back(self.state.x))
+                self.in_thread(worker, self.locks["y"].release)
+                self.world.settle()
+                self.assertEqual(tab.shown[None, "x"], before)
+
+    def test_L5_what_a_run_first_has_in_hand_in_no_rerun_it_may_change_later(self):
+        self.state.x = []
+
+        def work():
+            with self.module.no_rerun:
+                log = self.state.x
+                log.append("quiet")
+            self.assertEqual(self.runs_of(other), [0])
+            log.append("loud")
+
+        (other,) = self.tabs(1, lambda session: reads("x" if session.page == "main" else "y")(session))
+        (tab,) = self.tabs(1, page="second")
+        self.click(tab, work)
+        self.assertEqual(other.shown[None, "x"], "['quiet', 'loud']")
+
+    def test_S1_a_lock_that_is_held_for_ever_keeps_no_runs(self):
+        self.state.x = []
+        worker = types.SimpleNamespace(ctx=None)
+        (tab,) = self.tabs(1)
+        self.in_thread(worker, self.locks["x"].acquire)
+        for _ in range(20):
+            self.click(tab)
+            self.world.settle(1)
+        runs = {one.author for many in self.module._inspector.suspected.values() for one in many}
+        self.assertLess(len(runs), 5)
+        self.in_thread(worker, self.locks["x"].release)
+        self.world.settle()
+        self.assertEqual(self.module._inspector.suspected, {})
+
     def reads_slowly(self, tab):
         """Have a run under way that has read x."""
 
@@ -2846,10 +2907,10 @@ class Reruns(Case):
         self.assertEqual(self.runs_of(tab, other), [1, 1])
         with self.module.no_rerun, self.assertRaisesRegex(self.module.RerunSuppressedError, "x"):
             self.module.force_rerun_bound_sessions("x")
-        with self.assertRaisesRegex(KeyError, "never mentioned"):
-            self.module.force_rerun_bound_sessions("never mentioned")
+        self.module.force_rerun_bound_sessions("never mentioned")
         self.world.settle()
         self.assertEqual(self.runs_of(tab, other), [0, 0])
+        self.assertEqual(list(self.module._entries), ["x"])
 
     def test_R1a_what_was_drawn_before_it_was_assigned_is_drawn_again(self):
         def slider(session):
@@ -3324,6 +3385,67 @@ class Reruns(Case):
                 self.world.step_loop()
         self.run_out()  # Streamlit has not yet taken note of what the second run drew
         tab.click(fragment="f")
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "'new'")
+
+    def test_R2_what_was_cut_short_is_still_shown_where_its_successor_draws_nothing_and_is_dropped(self):
+        def script(session):
+            session.show("y" if session.page == "main" else "x")
+            yield
+            yield from session.fragment("f", reads())
+
+        def cut_short(session):
+            session.show("x")
+            yield
+            session.script = draws_nothing
+            raise RerunScript
+
+        def draws_nothing(session):
+            self.state.get("x")
+            yield
+            yield from session.fragment("f", reads())
+
+        self.state.x = "old"
+        (tab,) = self.tabs(1, lambda session: getattr(session, "script", script)(session))
+        tab.script = cut_short
+        tab.click()
+        while tab.shown.get((None, "x")) is None:
+            self.world.step_runner(self.world.runners[0])
+            while self.world.loop.soon:
+                self.world.step_loop()
+        self.run_out()
+        tab.script = script
+        tab.click(fragment="f")
+        self.world.settle()
+        tab.script = reads("x")
+        self.state.x = "new"
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "'new'")
+
+    def test_R4_a_helper_thread_that_first_uses_the_state_while_its_run_ends(self):
+        def script(session):
+            session.show("x")
+            yield
+            yield from session.fragment("f", reads())
+
+        self.state.x = "old"
+        (tab,) = self.tabs(1, script)
+        tab.click(fragment="f")
+        runner = self.world.runners[0]
+        while not runner.ctx._has_script_started:
+            self.world.step_runner(runner)
+        before = self.module._session
+
+        def ends(*args):
+            thread, self.world.current = self.world.current, None
+            self.run_out()
+            self.world.current = thread
+            return before(*args)
+
+        with mock.patch.object(self.module, "_session", ends):
+            self.in_thread(types.SimpleNamespace(ctx=runner.ctx), lambda: self.state.get("z"))
+        self.world.settle()
+        self.state.x = "new"
         self.world.settle()
         self.assertEqual(tab.shown[None, "x"], "'new'")
 
