@@ -190,6 +190,7 @@ class KeyLock:
         transaction = _local.transaction
         transaction.depth += len(self._names)
         transaction.names.update(self._names)
+        _transactions.add(transaction)
         for name in self._names:
             entry = _present.get(name)
             if entry is not None:
@@ -317,6 +318,7 @@ class _Transaction:
             self.names.clear()
             self.handed.clear()
             self.changed.clear()
+            _transactions.discard(self)
 
 
 class _Local(threading.local):
@@ -325,8 +327,6 @@ class _Local(threading.local):
     def __init__(self) -> None:
         self.transaction = _Transaction()
         self.thread = _Thread(self.transaction)
-        with _master:
-            _transactions.add(self.transaction)
 
 
 class _Thread:
@@ -345,6 +345,7 @@ class _Thread:
             while lock._is_owned():
                 lock.release()
         _inspector.suspect(mine.in_hand(), _Cause(), True, mine.changed)
+        _transactions.discard(mine)
 
 
 # --- Suppressing and forcing ---
@@ -434,7 +435,7 @@ class _Entry:
         self.noted = -1  # the version that a run has read; -1: it was looked at since (for L6)
         self.change = _BY_A_THREAD
 
-    def remember(self, before: _Fingerprint, after: _Fingerprint) -> None:
+    def spoil(self, before: _Fingerprint, after: _Fingerprint) -> None:
         """Have the next look find a change, whatever it finds by then. Under the master lock."""
         if self.fingerprint is before and after.content != before.content:
             self.fingerprint = before._replace(content=object())  # which no value has
@@ -475,10 +476,10 @@ _present: dict[str, _Entry] = {}  # the keys that have a value
 _entries: weakref.WeakValueDictionary[str, _Entry] = weakref.WeakValueDictionary()  # or a reader
 _locks: dict[str, KeyLock] = {}
 _versions = count(1)
-# Weak, so that they go with Streamlit's session, the run's context, and the thread.
+_transactions: set[_Transaction] = set()  # that hold a lock; each changed by its thread only
+# Weak, so that they go with Streamlit's session, and the run's context.
 _sessions: weakref.WeakKeyDictionary[Any, _Session] = weakref.WeakKeyDictionary()
 _running: weakref.WeakSet[_Run] = weakref.WeakSet()
-_transactions: weakref.WeakSet[_Transaction] = weakref.WeakSet()  # each changed by its thread only
 
 _local = _Local()
 _quiet: ContextVar[_Quiet | None] = ContextVar("quiet", default=None)
@@ -891,6 +892,7 @@ class _Inspector:
         self.suspected: dict[_Entry, list[_Suspect]] = {}
         self.assigned: set[_Entry] = set()  # by who is suspected, to be told with what is found
         self.overdue: set[_Entry] = set()  # suspected, and held at every look for a second
+        self.half_done: set[_Entry] = set()  # read by a run while another thread had it in hand
         self.wake = threading.Event()
         self.is_running = False
 
@@ -909,9 +911,24 @@ class _Inspector:
                 if isinstance(author, _Run):
                     entry.noted = entry.version  # its page may show what it has in hand
             self.assigned.update(assigned)
+        self.start()
+
+    def read_half_done(self, read: Iterable[_Entry]) -> None:
+        """Have remembered what a run may show while another thread is changing it."""
+        others = self.others()
+        held = [entry for entry in read if any(one.has(entry) for one in others)]
+        if held:
+            with _master:
+                self.half_done.update(held)
+            self.start()
+
+    def start(self) -> None:
+        """Have a look soon."""
+        with _master:
             is_first = not self.is_running
             self.is_running = True
-        self.wake.set()
+        if not self.wake.is_set():  # else it waits for itself, where the collector comes in between
+            self.wake.set()
         if not is_first:
             return
         try:
@@ -920,14 +937,6 @@ class _Inspector:
             with _master:
                 self.is_running = False
             _guarded(self.look)
-
-    def suspect_half_done(self, read: Iterable[_Entry]) -> None:
-        """Have looked at what a run may show while another thread is changing it."""
-        with _master:
-            others = self.others()
-            held = [entry for entry in read if any(one.has(entry) for one in others)]
-        if held:
-            self.suspect(held, _Cause(), is_locked=True)
 
     def run(self) -> None:
         """Look whenever something is suspected, for at most a fifth of the time."""
@@ -943,7 +952,10 @@ class _Inspector:
         """Look once at each value that was suspected, and tell what has changed together."""
         with _master:
             assigned, self.assigned = self.assigned, set()
+            half_done, self.half_done = self.half_done, set()
             suspected = list(self.suspected)
+        for entry in half_done:
+            self.remember(entry)
         found = [entry for entry in suspected if self.look_at(entry)]
         _tell(assigned.union(found))
         late = time.monotonic() - _PATIENCE
@@ -974,8 +986,8 @@ class _Inspector:
         with _master:
             authors |= self.authors(entry)
             if not is_last_chance and self.is_held(entry):  # its release has it looked at
-                entry.remember(before, after)
-                if self.suspected.get(entry) is suspects:  # its holder will be one: none is spared
+                entry.spoil(before, after)
+                if len(authors) > 1 and self.suspected.get(entry) is suspects:  # none is spared
                     is_locked = any(suspect.is_locked for suspect in suspects)
                     since = suspects[0].since
                     self.suspected[entry] = [_Suspect(_cause(authors), is_locked, since)]
@@ -1012,10 +1024,9 @@ class _Inspector:
         """Whether another thread has taken its lock or its value. Under the master lock."""
         return any(one.has(entry) for one in self.others())
 
-    def others(self) -> list[_Transaction]:
-        """Give the transactions of other threads that hold a lock. Under the master lock."""
-        mine = _local.transaction
-        return [one for one in _transactions if one is not mine and one.names]
+    def others(self) -> set[_Transaction]:
+        """Give the transactions of other threads."""
+        return _transactions - {_local.transaction}
 
     def look_at_overdue(self, mine: _Transaction) -> None:
         """Look at what a lock guards that was held at every look; to be told with a transaction."""
@@ -1044,15 +1055,18 @@ class _Inspector:
         if entry.noted != entry.version:
             return
         with _master:
-            before, value = entry.fingerprint, entry.value
-            if not self.authors(entry):
-                entry.noted = -1
-                return
-        if _here()[1] is None and issubclass(type(value), _CONTAINERS):
+            has_authors = bool(self.authors(entry))
+        if has_authors and _here()[1] is None and issubclass(type(entry.value), _CONTAINERS):
             entry.noted = -1
-            after = _fingerprint(value)
-            with _master:
-                entry.remember(before, after)
+            self.remember(entry)
+
+    def remember(self, entry: _Entry) -> None:
+        """Look at a value, but leave it to the next look to tell that it was another one."""
+        with _master:
+            before, value = entry.fingerprint, entry.value
+        after = _fingerprint(value)
+        with _master:
+            entry.spoil(before, after)
 
     def tell_by_now(self, entry: _Entry, me: _Run | None) -> None:
         """Tell what was changed before a `no_rerun`."""
@@ -1161,11 +1175,11 @@ class _Run:
         notes = self.readers.get(fragment)
         if notes is None:
             notes = self.readers.setdefault(fragment, {})
-        is_first = entry.noted != entry.version
         entry.noted = entry.version
-        notes.setdefault(entry, entry.noted)
-        if is_first and entry.fingerprint.may_change:
-            _inspector.suspect_half_done([entry])
+        if entry not in notes:
+            notes.setdefault(entry, entry.noted)
+            if entry.fingerprint.may_change:
+                _inspector.read_half_done([entry])
         if is_shown:
             self.messages_before.setdefault(entry, self.messages)
 
@@ -1592,8 +1606,9 @@ def _begin(ctx: Any, before: _Run | None, is_late: bool = False) -> _Run | None:
         _logger.warning(message, error, "Copy a newer server_state.py.")
         return None
     run = _begin_run(_session(runtime, info.session), ctx, runner, before)
-    if is_late and _scheduler is not None and runner._requests._state.name == "STOP":
-        _scheduler.call(_scheduler.runner_ended, run, None)  # we may not have heard of it
+    if is_late and runner._requests._state.name == "STOP":  # it has ended meanwhile
+        run.is_over, run.session.run = True, None
+        return None
     return run
 
 
@@ -1685,7 +1700,7 @@ def _end_run(run: _Run) -> None:
     if run.handed:
         _inspector.suspect(list(run.handed), run, is_locked=False)
     read = {entry for notes in list(run.readers.values()) for entry in list(notes)}
-    _inspector.suspect_half_done([entry for entry in read if entry.fingerprint.may_change])
+    _inspector.read_half_done([entry for entry in read if entry.fingerprint.may_change])
     run.is_over = True
     with _master:
         _running.discard(run)

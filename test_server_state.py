@@ -64,7 +64,7 @@ def is_notified(module):
 
 def is_idle(module):
     """Whether no transaction is left open."""
-    return not any(transaction.depth for transaction in module._transactions)
+    return not module._transactions
 
 
 # --- A model of Streamlit: sessions, runs, fragments, fast reruns and the event loop ---
@@ -585,6 +585,17 @@ def reads(*keys):
     return script
 
 
+def slowly(steps):
+    """A script that shows x, and goes on for some steps."""
+
+    def script(session):
+        session.show("x")
+        for _ in range(steps):
+            yield
+
+    return script
+
+
 def does(function):
     """A click whose callback calls a function."""
 
@@ -647,6 +658,18 @@ class Case(unittest.TestCase):
                 self.world.step_loop()
             for runner in self.world.runners[1:]:
                 self.world.step_runner(runner)
+
+    def beside(self, ticks):
+        """Let all go on side by side, in each tick (10 ms) by a step; the inspector tries again each 0.2 s."""
+        inspector = self.module._inspector
+        for tick in range(ticks):
+            while self.world.loop.soon:
+                self.world.step_loop()
+            for runner in list(self.world.runners):
+                self.world.step_runner(runner)
+            if inspector.wake.is_set() or (inspector.suspected and tick % 20 == 0):
+                self.world.step_inspector()
+            self.world.pass_time(0.01)
 
     def in_thread(self, thread, function):
         """Have a thread of the app's do something."""
@@ -1375,6 +1398,139 @@ class Locks(Case):
                 self.world.settle()
                 self.assertEqual(tab.shown[None, "x"], before)
 
+    def test_R4_what_was_half_done_when_a_second_run_read_it(self):
+        """The first has read it before the change. The holder: a thread, or a run beside one that has it in hand."""
+        for value, change, back in self.there_and_back():
+            for holder in ("a thread", "a run"):
+                with self.subTest(value=value, holder=holder):
+                    self.state.x = value
+                    before, steps = repr(value), [change, back]
+                    worker = types.SimpleNamespace(ctx=None)
+
+                    def job(session, steps=steps):
+                        with self.locks["x"]:
+                            while steps:
+                                yield
+                                if session.goes_on:
+                                    session.goes_on = False
+                                    steps.pop(0)(self.module._entry("x").value)
+
+                    tab, first, second = self.tabs(3, reads("x"))
+                    self.world.script = slowly(60)
+                    first.click()
+                    self.beside(3)
+                    if holder == "a run":
+                        tab.goes_on = False
+                        tab.click(job)
+                    else:
+                        self.in_thread(worker, self.locks["x"].acquire)
+                    self.beside(5)
+                    for shown in (None, before):
+                        if holder == "a run":
+                            tab.goes_on = True
+                        else:
+                            self.in_thread(worker, lambda steps=steps: steps.pop(0)(self.module._entry("x").value))
+                        self.beside(3)
+                        if shown is None:
+                            self.assertNotEqual(repr(value), before)
+                            second.click()
+                            self.beside(10)
+                            self.assertNotEqual(second.shown[None, "x"], before)
+                    if holder == "a thread":
+                        self.in_thread(worker, self.locks["x"].release)
+                    self.beside(5)
+                    self.assertFalse(self.locks["x"].locked())
+                    self.world.settle()
+                    self.assertEqual(second.shown[None, "x"], before)
+
+    def test_L3_what_is_half_done_is_not_told_since_somebody_has_read_it(self):
+        self.state.x = Point("old")
+        tab, other = self.tabs(2)
+        worker = types.SimpleNamespace(ctx=None)
+        self.in_thread(worker, self.locks["y"].acquire)
+        for number in range(4):
+            self.in_thread(worker, lambda number=number: setattr(self.state.x, "x", number))
+            if number < 2:
+                tab.click()
+            self.beside(200)
+        self.assertEqual(self.runs_of(tab, other), [2, 0])
+        self.in_thread(worker, self.locks["y"].release)
+        self.beside(50)
+        self.assertEqual(self.runs_of(tab, other), [1, 1])
+
+    def test_R7_no_rerun_tells_nobody_though_somebody_reads_in_the_middle(self):
+        for name in "xy":
+            for value, change, _ in self.there_and_back():
+                with self.subTest(name=name, value=value):
+                    self.state.x = value
+                    tab, other = self.tabs(2, slowly(20))
+                    worker, context = types.SimpleNamespace(ctx=None), contextvars.Context()
+                    for do in (
+                        self.module.no_rerun.__enter__,
+                        self.locks[name].acquire,
+                        lambda change=change: change(self.state.x),
+                        None,
+                        self.locks[name].release,
+                        self.module.no_rerun.__exit__,
+                    ):
+                        if do is None:
+                            tab.click()
+                            self.beside(5)
+                        else:
+                            self.in_thread(worker, functools.partial(context.run, do))
+                    self.beside(100)
+                    self.assertEqual(self.runs_of(tab, other), [1, 0])
+
+    def test_L4_who_reads_in_the_middle_is_not_the_author(self):
+        def script(session):
+            if session.pressed:
+                session.pressed = False
+                with self.locks["x"]:
+                    yield
+                    self.state.x.x = "new"
+                    yield
+            yield from slowly(8)(session)
+
+        self.state.x = Point("old")
+        tab, other = self.tabs(2, script)
+        tab.pressed = True
+        tab.click()
+        while not self.locks["x"].locked():
+            self.world.step_runner(self.world.runners[0])
+        other.click()
+        self.beside(100)
+        self.assertEqual(tab.shown[None, "x"], other.shown[None, "x"])
+        self.assertEqual(self.runs_of(tab, other), [1, 2])
+
+    def test_R6_a_chain_of_changes_in_place_ends_beside_those_who_read_in_the_middle(self):
+        def script(session):
+            session.show("x")
+            while not self.locks["x"].acquire(blocking=False):
+                yield
+            yield
+            self.state.x.x += 1
+            yield
+            self.locks["x"].release()
+
+        self.state.x = Point(0)
+        tabs = self.tabs(4)
+        self.world.script = script
+        with self.assertLogs("server_state", "WARNING"):
+            tabs[0].click()
+            self.beside(1000)
+        self.assertLess(max(self.runs_of(*tabs)), 10)
+
+    def test_L1_a_lock_whose_acquire_was_interrupted(self):
+        (tab,) = self.tabs(1)
+        self.locks["x"]._lock.acquire()
+        self.locks["x"].release()
+        with self.locks["x"]:
+            self.state.x = "new"
+            self.world.settle()
+            self.assertEqual(tab.shown[None, "x"], "None")
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], "'new'")
+
     def test_L5_what_a_run_first_has_in_hand_in_no_rerun_it_may_change_later(self):
         self.state.x = []
 
@@ -1406,13 +1562,7 @@ class Locks(Case):
 
     def reads_slowly(self, tab):
         """Have a run under way that has read x."""
-
-        def script(session):
-            yield from reads("x")(session)
-            yield
-            yield
-
-        self.world.script = script
+        self.world.script = slowly(3)
         tab.click()
         entry = self.module._entry("x")
         while not any(entry in notes for run in self.module._running for notes in run.readers.values()):
@@ -1826,7 +1976,6 @@ class Locks(Case):
         while self.world.runners:
             self.world.step_runner(self.world.runners[0])
             seen.append(self.locks["a"].locked())
-            self.assertGreaterEqual(min(transaction.depth for transaction in self.module._transactions), 0)
         self.assertEqual((len(tab.runs), True in seen, seen[-5:]), (2, True, [False] * 5))
         self.world.settle()
         self.assertEqual(other.shown[None, "x"], repr(Point("told")))
@@ -3428,7 +3577,7 @@ class Reruns(Case):
             yield
             yield from session.fragment("f", reads())
 
-        self.state.x = "old"
+        self.state.x = ["old"]
         (tab,) = self.tabs(1, script)
         tab.click(fragment="f")
         runner = self.world.runners[0]
@@ -3442,12 +3591,16 @@ class Reruns(Case):
             self.world.current = thread
             return before(*args)
 
+        helper = types.SimpleNamespace(ctx=runner.ctx)
         with mock.patch.object(self.module, "_session", ends):
-            self.in_thread(types.SimpleNamespace(ctx=runner.ctx), lambda: self.state.get("z"))
+            self.in_thread(helper, lambda: self.state.get("z"))
         self.world.settle()
-        self.state.x = "new"
+        self.state.x = ["new"]
         self.world.settle()
-        self.assertEqual(tab.shown[None, "x"], "'new'")
+        self.assertEqual(tab.shown[None, "x"], "['new']")
+        self.in_thread(helper, lambda: self.state.x.append("of a run that is over"))
+        self.world.settle()
+        self.assertEqual(tab.shown[None, "x"], repr(self.state.x))
 
     def test_R1a_what_a_superseded_run_had_drawn_is_no_redraw(self):
         session = self.module._Session(mock.Mock(id="of a session"))
