@@ -432,7 +432,7 @@ class _Entry:
         self.fingerprint = _NOTHING
         self.version = 0
         self.told = 0  # the version that readers are rerun for
-        self.noted = -1  # the version that a run has read; -1: it was looked at since (for L6)
+        self.noted = -1  # the version that a run has read; -1: a look before a change came since
         self.change = _BY_A_THREAD
 
     def spoil(self, before: _Fingerprint, after: _Fingerprint) -> None:
@@ -1332,7 +1332,7 @@ class _Scheduler:
 
     def look(self) -> None:
         """Look for sessions that show an older version of what has changed; all once a second."""
-        self.is_notified = False
+        self.is_notified = False  # first: who adds to what has changed from now on, calls again
         changed: set[_Entry] = set()
         while self.changed:  # any thread may add to it
             changed.add(self.changed.pop())
