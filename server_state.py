@@ -185,9 +185,9 @@ class KeyLock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock within `timeout` seconds (-1: no limit), and tell whether we have it."""
+        transaction = _local.transaction
         if not _store.acquire(self, blocking, timeout):
             return False
-        transaction = _local.transaction
         transaction.depth += len(self._names)
         transaction.names.update(self._names)
         _transactions.add(transaction)
@@ -340,12 +340,12 @@ class _Thread:
         mine = self.transaction
         if not mine.names or sys.is_finalizing():  # at Python's end nobody lets go of locks
             return
+        _transactions.discard(mine)
         for name in mine.names:
             lock = _locks[name]._lock
             while lock._is_owned():
                 lock.release()
         _inspector.suspect(mine.in_hand(), _Cause(), True, mine.changed)
-        _transactions.discard(mine)
 
 
 # --- Suppressing and forcing ---
@@ -435,10 +435,15 @@ class _Entry:
         self.noted = -1  # the version that a run has read; -1: a look before a change came since
         self.change = _BY_A_THREAD
 
-    def spoil(self, before: _Fingerprint, after: _Fingerprint) -> None:
-        """Have the next look find a change, whatever it finds by then. Under the master lock."""
-        if self.fingerprint is before and after.content != before.content:
-            self.fingerprint = before._replace(content=object())  # which no value has
+    def spoil(self, before: _Fingerprint, after: _Fingerprint) -> bool:
+        """Have the next look find a change, if there was one, whatever it finds by then.
+
+        Under the master lock.
+        """
+        is_spoiled = bool(self.fingerprint.content == before.content != after.content)
+        if is_spoiled:
+            self.fingerprint = self.fingerprint._replace(content=object())  # which no value has
+        return is_spoiled
 
     def name(self) -> str:
         return "the set of keys" if self.key is None else f'server_state["{self.key}"]'
@@ -987,10 +992,10 @@ class _Inspector:
             authors |= self.authors(entry)
             if not is_last_chance and self.is_held(entry):  # its release has it looked at
                 entry.spoil(before, after)
-                if len(authors) > 1 and self.suspected.get(entry) is suspects:  # none is spared
+                if len(suspects) > 1 and self.suspected.get(entry) is suspects:  # one for all
+                    author = suspects[0].author if len(authors) == 1 else _cause(authors)
                     is_locked = any(suspect.is_locked for suspect in suspects)
-                    since = suspects[0].since
-                    self.suspected[entry] = [_Suspect(_cause(authors), is_locked, since)]
+                    self.suspected[entry] = [_Suspect(author, is_locked, suspects[0].since)]
                 return False
             if self.suspected.get(entry) is suspects:  # and what came meanwhile stays suspected
                 del self.suspected[entry]
@@ -1066,7 +1071,10 @@ class _Inspector:
             before, value = entry.fingerprint, entry.value
         after = _fingerprint(value)
         with _master:
-            entry.spoil(before, after)
+            is_expected = not entry.spoil(before, after) or self.authors(entry)
+            if is_expected or self.is_in_hand(entry):
+                return
+        self.suspect([entry], _Cause(), is_locked=True)  # another look has come in between
 
     def tell_by_now(self, entry: _Entry, me: _Run | None) -> None:
         """Tell what was changed before a `no_rerun`."""
@@ -1175,9 +1183,9 @@ class _Run:
         notes = self.readers.get(fragment)
         if notes is None:
             notes = self.readers.setdefault(fragment, {})
-        entry.noted = entry.version
+        version = entry.noted = entry.version
         if entry not in notes:
-            notes.setdefault(entry, entry.noted)
+            notes.setdefault(entry, version)
             if entry.fingerprint.may_change:
                 _inspector.read_half_done([entry])
         if is_shown:
@@ -1605,11 +1613,7 @@ def _begin(ctx: Any, before: _Run | None, is_late: bool = False) -> _Run | None:
         message = "server_state reruns no session: Streamlit lacks something (%s). %s"
         _logger.warning(message, error, "Copy a newer server_state.py.")
         return None
-    run = _begin_run(_session(runtime, info.session), ctx, runner, before)
-    if is_late and runner._requests._state.name == "STOP":  # it has ended meanwhile
-        run.is_over, run.session.run = True, None
-        return None
-    return run
+    return _begin_run(_session(runtime, info.session), ctx, runner, before, is_late)
 
 
 def _look_up(runtime: Any, session: Any, ctx: Any) -> None:
@@ -1634,7 +1638,9 @@ def _session(runtime: Any, app: Any) -> _Session:
     return session
 
 
-def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) -> _Run:
+def _begin_run(
+    session: _Session, ctx: Any, runner: Any, before: _Run | None, is_late: bool
+) -> _Run | None:
     app: Any = session.app()
     # The request may be a later one by now: that counts as a user's, too.
     states = runner._requests._rerun_data.widget_states
@@ -1659,6 +1665,9 @@ def _begin_run(session: _Session, ctx: Any, runner: Any, before: _Run | None) ->
         session.cause = None
         run.change = _Change("assigned", session.name, run.cause.depth + 1)
     runner.on_event.connect(_on_event, weak=False)
+    if is_late and runner._requests._state.name == "STOP":  # it may have ended before that
+        run.is_over, session.run = True, None
+        return None
     return run
 
 
