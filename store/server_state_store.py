@@ -454,6 +454,8 @@ class _Store(_home._Alone):  # type: ignore[misc]
         if self.away is not None:  # then nobody else asks, and nobody is to wait for us
             # P5: what is still under way from before comes too late. That it answers is all that
             # we want to know here; the same is asked again below, in our turn.
+            with self.mutex:
+                pass  # who had the turn when it went away may ask once more
             number = next(self.numbers)
             self.until = _NEVER
             self.ask(self.engine.since, self.position, number)
@@ -526,8 +528,9 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """Note what the store has; `show` shows it."""
         values = news.values
         if news.is_all:
-            self.until = _NEVER
+            until, self.until = self.until, _NEVER
             news = self.ask(self.engine.since, b"")
+            self.until = max(until, time.monotonic() + PATIENCE)
             values = {**dict.fromkeys(self.committed), **news.values}
         for key, text in news.flags or [(key, b"") for key in values]:
             if key not in self.local:

@@ -329,9 +329,6 @@ class Process:
                     self.fence = next_number
             except ConnectionError:
                 world.sleep(0.25)
-            except RuntimeError as error:  # somebody asks on in a turn in which a value found it away
-                assert "in the middle of a request" in str(error), error
-                world.sleep(0.25)
             store.ring()
 
     def renew(self) -> None:
