@@ -1180,6 +1180,16 @@ class Directed(unittest.TestCase):
     def put(self, process: Process, **values: Any) -> None:
         self.do(process, lambda: process.state.update(values))
 
+    def test_P6_what_is_asked_after_everything_was_loaded_has_a_limit(self) -> None:
+        (one,) = self.processes(1)
+
+        def load() -> None:
+            with one.store.turn():
+                one.store.take(one.file.News(b"", True, [], {}))
+                self.assertLess(one.store.until, self.world.now + GIVE_UP)
+
+        self.do(one, load)
+
     def test_P1_what_is_compared_by_identity_travels_when_it_is_assigned_again(self) -> None:
         one, two = self.processes(2)
         package = types.ModuleType("of_a_package")
