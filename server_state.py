@@ -203,7 +203,7 @@ class KeyLock:
             hint = "acquire() it first"
             raise RuntimeError(f"The lock of {self._names} is not held by this thread: {hint}.")
         transaction = _local.transaction
-        left = max(0, transaction.depth - len(self._names))
+        left = max(0, transaction.depth - len(self._names))  # `acquire` may have been interrupted
         try:
             if left == 0:
                 transaction.end()
@@ -440,10 +440,10 @@ class _Entry:
 
         Under the master lock.
         """
-        is_spoiled = bool(self.fingerprint.content == before.content != after.content)
-        if is_spoiled:
-            self.fingerprint = self.fingerprint._replace(content=object())  # which no value has
-        return is_spoiled
+        if after.content == before.content or self.fingerprint.content != before.content:
+            return False
+        self.fingerprint = self.fingerprint._replace(content=object())  # which no value has
+        return True
 
     def name(self) -> str:
         return "the set of keys" if self.key is None else f'server_state["{self.key}"]'
@@ -954,7 +954,7 @@ class _Inspector:
             time.sleep(4 * (time.monotonic() - before))
 
     def look(self) -> None:
-        """Look once at each value that was suspected, and tell what has changed together."""
+        """Look once at what was read half-done or suspected, and tell what has changed together."""
         with _master:
             assigned, self.assigned = self.assigned, set()
             half_done, self.half_done = self.half_done, set()

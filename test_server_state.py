@@ -659,6 +659,13 @@ class Case(unittest.TestCase):
             for runner in self.world.runners[1:]:
                 self.world.step_runner(runner)
 
+    def run_until_shown(self, tab, key):
+        """Go on with the first runner, and the loop, until a tab shows a key."""
+        while tab.shown.get((None, key)) is None:
+            self.world.step_runner(self.world.runners[0])
+            while self.world.loop.soon:
+                self.world.step_loop()
+
     def beside(self, ticks):
         """Let all go on side by side, in each tick (10 ms) by a step; the inspector tries again each 0.2 s."""
         inspector = self.module._inspector
@@ -1561,6 +1568,25 @@ class Locks(Case):
             self.assertEqual(tab.shown[None, "x"], "None")
         self.world.settle()
         self.assertEqual(tab.shown[None, "x"], "'new'")
+
+    def test_L1_a_lock_is_not_taken_where_its_transaction_cannot_be_made(self):
+        with mock.patch.object(self.module, "_local", object()), self.assertRaises(AttributeError):
+            self.locks["x"].acquire()
+        self.assertFalse(self.locks["x"].locked())
+
+    def test_T2_the_inspector_is_woken_by_the_collector_while_it_is_woken(self):
+        inspector = load()._inspector
+        notify = inspector.wake._cond.notify_all
+
+        def collected_meanwhile():
+            inspector.start()
+            notify()
+
+        inspector.wake._cond.notify_all = collected_meanwhile
+        thread = threading.Thread(target=inspector.start, daemon=True)
+        thread.start()
+        thread.join(5)
+        self.assertFalse(thread.is_alive())
 
     def test_L5_what_a_run_first_has_in_hand_in_no_rerun_it_may_change_later(self):
         self.state.x = []
@@ -3566,10 +3592,7 @@ class Reruns(Case):
         self.state.x = "old"
         (tab,) = self.tabs(1, script)
         tab.click(page="other")
-        while tab.shown.get((None, "x")) is None:
-            self.world.step_runner(self.world.runners[0])
-            while self.world.loop.soon:
-                self.world.step_loop()
+        self.run_until_shown(tab, "x")
         self.run_out()  # Streamlit has not yet taken note of what the second run drew
         tab.click(fragment="f")
         self.world.settle()
@@ -3596,10 +3619,7 @@ class Reruns(Case):
         (tab,) = self.tabs(1, lambda session: getattr(session, "script", script)(session))
         tab.script = cut_short
         tab.click()
-        while tab.shown.get((None, "x")) is None:
-            self.world.step_runner(self.world.runners[0])
-            while self.world.loop.soon:
-                self.world.step_loop()
+        self.run_until_shown(tab, "x")
         self.run_out()
         tab.script = script
         tab.click(fragment="f")

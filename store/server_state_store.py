@@ -452,10 +452,10 @@ class _Store(_home._Alone):  # type: ignore[misc]
         """Take over what is new, and find out whether the store is back."""
         number = 0
         if self.away is not None:  # then nobody else asks, and nobody is to wait for us
-            # P5: what is still under way from before comes too late. That it answers is all that
-            # we want to know here; the same is asked again below, in our turn.
             with self.mutex:
                 pass  # who had the turn when it went away may ask once more
+            # P5: what is still under way from before comes too late. That it answers is all that
+            # we want to know here; the same is asked again below, in our turn.
             number = next(self.numbers)
             self.until = _NEVER
             self.ask(self.engine.since, self.position, number)

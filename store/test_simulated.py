@@ -1190,6 +1190,26 @@ class Directed(unittest.TestCase):
 
         self.do(one, load)
 
+    def test_P6_the_listener_asks_after_the_turn_in_which_the_store_went_away(self) -> None:
+        """A value that is read there may have found it out, and whose turn it is asks once more."""
+        (one,) = self.processes(1)
+        asked, since = [], one.store.engine.since
+
+        def counted(*args: Any) -> Any:
+            asked.append(args)
+            return since(*args)
+
+        def work() -> None:
+            with one.store.turn():
+                one.store.away = "it was lost"
+                one.store.engine.since = counted
+                self.world.sleep(2.0)
+                self.assertEqual(asked, [])
+
+        self.do(one, work)
+        self.settle()
+        self.assertEqual((one.store.away, bool(asked)), (None, True))
+
     def test_P1_what_is_compared_by_identity_travels_when_it_is_assigned_again(self) -> None:
         one, two = self.processes(2)
         package = types.ModuleType("of_a_package")
